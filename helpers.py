@@ -1,0 +1,1090 @@
+"""Speech enhancement with a U-Net: the vocabulary of the notebooks, from audio files to an enhanced recording.
+
+Read it from top to bottom: it follows the notebooks, and each section names the notebook that introduces it.
+Signals are float32 in [-1, 1] (larger values are kept, never wrapped), of shape `(samples,)` or `(channels, samples)`.
+Spectrograms are complex64 of shape `(..., 128 bins, frames)`. Both are librosa's order of axes.
+
+Run `python helpers.py --help` for the command line.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.metadata
+import io
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pandas as pd
+import soundfile as sf
+
+ROOT = Path(__file__).resolve().parent
+MODEL = ROOT / "data" / "unet.keras"
+
+SAMPLE_RATE = 8000  # Hz: the rate of telephone calls; the highest frequency that it can hold is 4000 Hz
+MIN_DURATION = 1.0  # s: a shorter file does not fill a frame and is left out of the corpus
+HOP_LENGTH_FRAME = 8064  # samples from one speech frame to the next: 1.008 s, and the length of a frame
+HOP_LENGTH_FRAME_NOISE = 5000  # samples from one noise frame to the next: they overlap, which makes more of them
+N_SAMPLES = 50  # blends that are made when no number is given
+N_FFT = 255  # samples under an STFT window: 32 ms, and 255 // 2 + 1 = 128 frequency bins, 31 Hz apart
+HOP_LENGTH_FFT = 63  # samples from one STFT window to the next: 8 ms, so that a frame of 8064 has 128 columns
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Corpus and audio files: notebook 01
+# ---------------------------------------------------------------------------------------------------------------------
+
+FORMATS = {  # the file name's ending, and what libsndfile calls the format
+    ".wav": "WAV",
+    ".flac": "FLAC",
+    ".ogg": "OGG",
+    ".opus": "OGG",
+    ".mp3": "MP3",
+    ".aif": "AIFF",
+    ".aiff": "AIFF",
+    ".au": "AU",
+}
+
+
+def find_corpus():
+    """Return the folder of the corpus: `$SPEECH_CORPUS` if set, else `data/corpus` if it is there, else `data/sample`.
+
+    Raises FileNotFoundError if `$SPEECH_CORPUS` names no folder.
+    """
+    chosen = os.environ.get("SPEECH_CORPUS")
+    if chosen:
+        # A notebook's kernel starts in notebooks/, a script in the folder above: try the path from both.
+        for folder in (Path(chosen).expanduser(), ROOT / chosen):
+            if folder.is_dir():
+                return folder.resolve()
+        raise FileNotFoundError(f"SPEECH_CORPUS names the folder {chosen}, which does not exist: correct or unset it")
+    downloaded = ROOT / "data" / "corpus"
+    return downloaded if downloaded.is_dir() else ROOT / "data" / "sample"
+
+
+def _split(number):
+    """Speakers and folds by their last digit. 0 is for testing, 1 for validation, the rest for training."""
+    return {0: "test", 1: "validation"}.get(number % 10, "train")
+
+
+def _with_durations(table):
+    """Add the column `duration` in seconds; name in a warning, and leave out, what cannot be read or is too short."""
+    durations, left_out = [], []
+    for path in table["path"]:
+        try:
+            durations.append(sf.info(path).duration)
+            if durations[-1] < MIN_DURATION:
+                left_out.append(f"{path}: {durations[-1]:.2f} s is shorter than {MIN_DURATION} s")
+        except sf.LibsndfileError as error:
+            durations.append(0.0)
+            left_out.append(f"{path}: {error.error_string}")
+    if left_out:
+        warnings.warn(f"{len(left_out)} files left out:\n" + "\n".join(left_out), stacklevel=3)
+    table["duration"] = durations
+    return table[table["duration"] >= MIN_DURATION].reset_index(drop=True)
+
+
+def list_speech(corpus=None):
+    """List the speech files of a corpus, in LibriSpeech's layout `LibriSpeech/<subset>/<speaker>/<chapter>/*.flac`.
+
+    Returns a DataFrame with the columns path, subset, speaker, chapter, utterance, split and duration (seconds). The
+    split is by speaker: numbers divisible by 10 are for testing, numbers that end in 1 for validation.
+    Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
+    Raises FileNotFoundError if the corpus holds no speech.
+    """
+    corpus = find_corpus() if corpus is None else Path(corpus)
+    rows = []
+    for path in sorted(corpus.glob("LibriSpeech/*/*/*/*.flac")):
+        subset, speaker, chapter = path.parts[-4:-1]
+        rows.append((path, subset, int(speaker), int(chapter), path.stem, _split(int(speaker))))
+    if not rows:
+        raise FileNotFoundError(
+            f"no speech in {corpus}: it should hold LibriSpeech/<subset>/<speaker>/<chapter>/*.flac"
+        )
+    return _with_durations(pd.DataFrame(rows, columns=["path", "subset", "speaker", "chapter", "utterance", "split"]))
+
+
+def list_noise(corpus=None):
+    """List the noise files of a corpus: ESC-50 in its own layout, and every other folder of audio as extra noise.
+
+    Returns a DataFrame with the columns path, category, fold, split and duration (seconds). The split is by ESC-50's
+    folds: 1 is for testing, 2 for validation. Extra noise has its folder's name as category, fold 0, and is for
+    training. Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
+    Raises FileNotFoundError if the corpus holds no noise.
+    """
+    corpus = find_corpus() if corpus is None else Path(corpus)
+    rows = []
+    for meta in sorted(corpus.glob("ESC-50*/meta/esc50.csv")):
+        for clip in pd.read_csv(meta).sort_values("filename").itertuples():
+            split = {1: "test", 2: "validation"}.get(clip.fold, "train")
+            rows.append((meta.parents[1] / "audio" / clip.filename, clip.category, clip.fold, split))
+    for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
+        if folder.is_dir() and folder.name != "LibriSpeech" and not folder.name.startswith("ESC-50"):
+            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
+            rows.extend((path, folder.name, 0, "train") for path in files)
+    if not rows:
+        raise FileNotFoundError(f"no noise in {corpus}: it should hold ESC-50/audio/*.wav and ESC-50/meta/esc50.csv")
+    return _with_durations(pd.DataFrame(rows, columns=["path", "category", "fold", "split"]))
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """Yield a hidden path beside `path` to write to: it becomes `path` when all is written, and else is removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _open_audio(path):
+    """Open a sound file for reading; say in one sentence why it can't be read and what to do."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: check the path")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file: name a sound file")
+    try:
+        return sf.SoundFile(path)
+    except (sf.LibsndfileError, TypeError) as error:  # soundfile raises TypeError for names such as x.raw
+        reason = getattr(error, "error_string", error)
+        raise ValueError(
+            f"{path} is not audio that can be read ({reason}): convert it first, for example with"
+            f" ffmpeg -i {shlex.quote(path.name)} {shlex.quote(path.stem + '.wav')}"
+        ) from None
+
+
+def read_audio(path, offset=0.0, duration=None):
+    """Read a sound file as it is.
+
+    Args:
+        path: a file in any format that libsndfile reads (wav, flac, ogg, mp3, aiff, ...).
+        offset: where to start, in seconds.
+        duration: how much to read, in seconds; to the end by default.
+
+    Returns: (signal, rate), float32 `(channels, samples)` in [-1, 1] and the sample rate in Hz.
+    Raises: FileNotFoundError, or ValueError for a file that holds no readable audio.
+    """
+    with _open_audio(path) as file:
+        try:
+            file.seek(min(round(offset * file.samplerate), file.frames))
+            frames = -1 if duration is None else round(duration * file.samplerate)
+            signal = file.read(frames, dtype="float32", always_2d=True).T
+        except sf.LibsndfileError as error:
+            raise ValueError(f"{path} is damaged: {error.error_string}") from None
+    if signal.size == 0:
+        raise ValueError(f"{path} holds no audio at {offset:.2f} s: check that the recording is not empty")
+    return signal, file.samplerate
+
+
+def load_audio(path, offset=0.0, duration=None):
+    """Load a sound file as one channel at 8 kHz: float32 `(samples,)`, the mean of the file's channels.
+
+    Arguments and errors are those of `read_audio`.
+    """
+    signal, rate = read_audio(path, offset, duration)
+    return resample(signal.mean(axis=0), rate, SAMPLE_RATE)
+
+
+def resample(signal, rate, new_rate):
+    """Resample float32 `(..., samples)` from one rate to another, both in Hz; the soxr library does the work."""
+    return signal if rate == new_rate else librosa.resample(signal, orig_sr=rate, target_sr=new_rate)
+
+
+ARCHIVES = [  # address, checksum if the publisher gives one, and the folder that the archive holds
+    (
+        "https://www.openslr.org/resources/31/train-clean-5.tar.gz",
+        "md5:5df7d4e78065366204ca6845bb08f490",
+        "LibriSpeech/train-clean-5",
+    ),
+    (
+        "https://www.openslr.org/resources/31/dev-clean-2.tar.gz",
+        "md5:6d7ab67ac6a1d2c993d050e16d61080d",
+        "LibriSpeech/dev-clean-2",
+    ),
+    ("https://github.com/karolpiczak/ESC-50/archive/master.zip", None, "ESC-50-master"),
+]
+
+
+def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
+    """Download Mini LibriSpeech (460 MB) and ESC-50 (600 MB) and unpack them; what is already there is kept.
+
+    Args:
+        folder: where to. `find_corpus` finds the default.
+        archives: list of (address, checksum such as "md5:..." or None, folder inside the archive).
+
+    Raises OSError, which says what to fetch by hand and where to put it, if a download fails.
+    """
+    import pooch
+
+    folder = Path(folder)
+    for address, checksum, content in archives:
+        if (folder / content).is_dir():
+            continue
+        try:
+            archive = pooch.retrieve(
+                address, checksum, path=folder / "archives", fname=Path(address).name, progressbar=True
+            )
+        except (OSError, ValueError) as error:  # no network; a wrong checksum
+            raise OSError(
+                f"{address} could not be downloaded ({error}): fetch it by hand and unpack it in {folder}, so that"
+                f" {folder / content} exists"
+            ) from error
+        # Unpacked beside and moved when it is whole, so that an interrupted run leaves nothing that looks complete.
+        unpacked = folder / "unpacking"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        shutil.unpack_archive(archive, unpacked)
+        (folder / content).parent.mkdir(parents=True, exist_ok=True)
+        (unpacked / content).rename(folder / content)
+        shutil.rmtree(unpacked)
+
+
+def play(signal):
+    """Return a player for a signal `(samples,)` or `(2, samples)` at 8 kHz.
+
+    It keeps the level, so that a quiet signal sounds quiet beside a loud one; what exceeds full scale is clipped.
+    """
+    from IPython.display import Audio
+
+    return Audio(np.clip(signal, -1, 1), rate=SAMPLE_RATE, normalize=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Blending: notebook 03
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def frame_audio(signal, hop_length=HOP_LENGTH_FRAME):
+    """Cut a signal `(samples,)` into frames `(n, 8064)`, one every `hop_length` samples; the last is zero-padded."""
+    n_hops = -(-max(len(signal) - HOP_LENGTH_FRAME, 0) // hop_length)
+    padded = librosa.util.fix_length(signal, size=HOP_LENGTH_FRAME + n_hops * hop_length)
+    return librosa.util.frame(padded, frame_length=HOP_LENGTH_FRAME, hop_length=hop_length, axis=0)
+
+
+def blend(speech, noise, snr_db):
+    """Scale noise to a signal-to-noise ratio and add it to speech.
+
+    Args:
+        speech, noise: float32 arrays `(..., samples)` of one shape.
+        snr_db: power of speech over power of noise, each over all samples, in dB; a number or an array `(...)`.
+
+    Returns: (noise, noisy) of the same shape, with noisy = speech + noise exactly.
+    Beside silent speech, where no ratio is defined, the noise keeps its level.
+    """
+    speech_power = np.mean(np.square(speech, dtype=np.float64), axis=-1, keepdims=True)
+    noise_power = np.mean(np.square(noise, dtype=np.float64), axis=-1, keepdims=True)
+    wanted_power = speech_power / 10 ** (np.expand_dims(snr_db, -1) / 10)
+    defined = (speech_power > 0) & (noise_power > 0)
+    gain = np.sqrt(np.divide(wanted_power, noise_power, out=np.ones_like(wanted_power), where=defined))
+    noise = (gain * noise).astype(np.float32)
+    return noise, speech + noise
+
+
+def random_crop(path, n_samples, rng):
+    """Cut `n_samples` out of a noise file at random, as float32 `(n_samples,)`; a shorter file is repeated.
+
+    Many noise clips are mostly digital silence: the crop is laid around a sample drawn in proportion to its energy.
+    """
+    clip = load_audio(path)
+    energy = np.square(clip, dtype=np.float64) + 1e-12
+    start = rng.choice(len(clip), p=energy / energy.sum()) - rng.integers(n_samples)
+    return np.take(clip, np.arange(start, start + n_samples), mode="wrap")
+
+
+def random_blends(speech_frames, noise_frames, n_samples=N_SAMPLES, snr_db=(-5, 15), seed=0):
+    """Draw speech and noise frames at random and blend them.
+
+    Args:
+        speech_frames, noise_frames: float32 arrays `(n, 8064)`.
+        n_samples: how many blends to make.
+        snr_db: lowest and highest signal-to-noise ratio in dB; drawn uniformly between them.
+        seed: the same seed gives the same blends.
+
+    Returns: (speech, noise, noisy), each float32 `(n_samples, 8064)`, with noisy = speech + noise exactly.
+    """
+    rng = np.random.default_rng(seed)
+    speech = speech_frames[rng.integers(len(speech_frames), size=n_samples)]
+    noise = noise_frames[rng.integers(len(noise_frames), size=n_samples)]
+    return speech, *blend(speech, noise, rng.uniform(*snr_db, size=n_samples))
+
+
+def telephone(signal, law="ULAW"):
+    """Pass a signal `(samples,)` at 8 kHz through a telephone channel: 300 to 3400 Hz, then G.711 and back.
+
+    `law` is "ULAW" (North America, Japan) or "ALAW" (elsewhere). The band-pass filter has no delay; G.711 clips to
+    [-1, 1] and keeps 8 bits a sample, ITU-T recommendation G.711 (1988).
+    """
+    from scipy.signal import butter, sosfiltfilt
+
+    band = butter(4, (300, 3400), "bandpass", fs=SAMPLE_RATE, output="sos")
+    # Zeros on both sides let the filter ring out, and let it take signals shorter than itself.
+    filtered = sosfiltfilt(band, np.pad(signal, SAMPLE_RATE // 10))[SAMPLE_RATE // 10 : -SAMPLE_RATE // 10]
+    coded = io.BytesIO()
+    sf.write(coded, filtered, SAMPLE_RATE, format="WAV", subtype=law)
+    coded.seek(0)
+    return sf.read(coded, dtype="float32")[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Spectrograms: notebooks 02 and 04
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def stft(signal):
+    """Short-time Fourier transform of a signal or a stack of them.
+
+    float `(..., samples)` to complex64 `(..., 128, 1 + (samples - 1) // 63)`; Hann windows of 255 samples, centred.
+    8064 samples become 128 x 128. `istft` undoes it for any length.
+    """
+    # In double precision the round trip stays an order of magnitude below float32's own rounding.
+    signal = np.asarray(signal, dtype=np.float64)
+    if signal.shape[-1] < N_FFT:  # a window needs as many samples; istft cuts the silence off again
+        signal = librosa.util.fix_length(signal, size=N_FFT)
+    return librosa.stft(signal, n_fft=N_FFT, hop_length=HOP_LENGTH_FFT, dtype=np.complex64)
+
+
+def istft(spectrogram, length):
+    """The exact inverse of `stft`: complex `(..., 128, frames)` to float32 `(..., length)`."""
+    # An odd n_fft can't be inferred from the 128 bins: without it the signal would come out shifted by half a sample.
+    size = max(length, N_FFT)
+    signal = librosa.istft(spectrogram, n_fft=N_FFT, hop_length=HOP_LENGTH_FFT, length=size, dtype=np.float64)
+    return signal[..., :length].astype(np.float32)
+
+
+def magnitude_db(spectrogram):
+    """Magnitude in dB, float32 of the same shape: 0 dB is a sine of amplitude 1, silence is -120 dB."""
+    return librosa.amplitude_to_db(np.abs(spectrogram), ref=N_FFT / 4, amin=1e-6 * N_FFT / 4, top_db=None)
+
+
+def signal_level(signal):
+    """Root mean square of each signal, float32 `(...)` for `(..., samples)`; 1 for silence, so that it can divide."""
+    level = np.sqrt(np.mean(np.square(signal, dtype=np.float64), axis=-1)).astype(np.float32)
+    return np.where(level > 0, level, np.float32(1))
+
+
+# A signal of root mean square 1 has STFT values of about this size: the root of the window's energy, sum(hann ** 2).
+STFT_GAIN = np.float32(np.sqrt(3 / 8 * N_FFT))
+
+
+def to_network(spectrogram, level):
+    """Scale complex `(..., 128, frames)` by the noisy signal's `level` `(...)`: float32 `(..., 128, frames, 2)`.
+
+    The last axis holds the real and the imaginary part. This is the one scaling between signals and the network's
+    inputs and targets; it is linear, and `from_network` undoes it.
+    """
+    scaled = spectrogram / (STFT_GAIN * np.asarray(level)[..., None, None])
+    return np.stack([scaled.real, scaled.imag], axis=-1).astype(np.float32)
+
+
+def from_network(channels, level):
+    """The inverse of `to_network`: float32 `(..., 128, frames, 2)` to complex64 `(..., 128, frames)`."""
+    spectrogram = channels[..., 0] + 1j * channels[..., 1]
+    return spectrogram * (STFT_GAIN * np.asarray(level)[..., None, None])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The U-Net, its loss and its training: notebook 05
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _keras():
+    """Import Keras on first use, since it takes seconds, and without the messages of TensorFlow's start."""
+    stderr = os.dup(2)  # they come from C++, which no Python setting silences
+    with open(os.devnull, "wb") as devnull:
+        os.dup2(devnull.fileno(), 2)
+    try:
+        import keras
+
+        keras.ops.zeros(1)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    return keras
+
+
+FRAME_MULTIPLE = 16  # four halvings of the time axis: the network takes any number of frames that 16 divides
+
+
+def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 2, 3)):
+    """Build a U-Net that predicts the noise in a noisy spectrogram.
+
+    Args:
+        widths: channels after each halving of frequency and time, from fine to coarse.
+        n_blocks: residual blocks at each of these levels.
+
+    Returns: a Keras model from float32 `(batch, 128, frames, 2)`, the noisy spectrogram by `to_network`, to the
+    noise's spectrogram of the same shape and scale; 16 must divide the number of frames.
+
+    The U-Net is Ronneberger's (2015); the complex mask is Williamson's (2016), the residual blocks are He's (2016).
+    The first layer already halves the resolution: full-resolution layers cost the most and bring the least.
+    """
+    keras = _keras()
+    layers, ops = keras.layers, keras.ops
+
+    def convolve(x, layer):
+        return layers.LeakyReLU(0.1)(layers.BatchNormalization()(layer(x)))
+
+    def residual_blocks(x, n):
+        for _ in range(n):
+            y = convolve(x, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False))
+            x = x + convolve(y, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False))
+        return x
+
+    # Loudness spans five orders of magnitude; the power 0.3 brings it to about two, close to how we hear it.
+    noisy = keras.Input((N_FFT // 2 + 1, None, 2))
+    magnitude = _magnitude(noisy)
+    x = ops.concatenate([magnitude**0.3, noisy * magnitude**-0.7], axis=-1)  # (batch, 128, frames, 3)
+
+    skips = []
+    for width, n in zip(widths, n_blocks, strict=True):  # each level has half of the bins and frames of the one before
+        kernel = 3 if skips else 4
+        x = convolve(x, layers.Conv2D(width, kernel, strides=2, padding="same", use_bias=False))
+        x = residual_blocks(x, n)
+        skips.append(x)
+    for width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
+        x = convolve(x, layers.Conv2DTranspose(width, 4, strides=2, padding="same", use_bias=False))
+        x = convolve(ops.concatenate([x, skip], axis=-1), layers.Conv2D(width, 3, padding="same", use_bias=False))
+        x = residual_blocks(x, 1 if width == widths[-2] else 0)
+    mask = 1.5 * ops.tanh(layers.Conv2DTranspose(2, 4, strides=2, padding="same")(x))
+
+    # Multiplying by a complex mask turns phases as well as scaling magnitudes.
+    mask_real, mask_imaginary = ops.split(mask, 2, axis=-1)
+    real, imaginary = ops.split(noisy, 2, axis=-1)
+    speech = ops.concatenate(
+        [mask_real * real - mask_imaginary * imaginary, mask_real * imaginary + mask_imaginary * real], axis=-1
+    )
+    return keras.Model(noisy, noisy - speech, name="unet")
+
+
+def _magnitude(channels):
+    """Magnitude `(..., 1)` of real and imaginary parts `(..., 2)`; the 1e-6 keeps gradients of its powers finite."""
+    ops = _keras().ops
+    return ops.sqrt(ops.sum(ops.square(channels), axis=-1, keepdims=True) + 1e-6)
+
+
+def spectral_loss(y_true, y_pred):
+    """Distance between clean and enhanced speech, `(batch,)`.
+
+    Args:
+        y_true: `(batch, 128, frames, 4)`, the true spectrograms of noise and speech by `to_network`, side by side.
+        y_pred: `(batch, 128, frames, 2)`, the predicted spectrogram of the noise.
+
+    Mean square error of the magnitudes to the power 0.3, plus that of complex values compressed the same way (Ephrat,
+    2018; Braun, 2021), minus the signal-to-distortion ratio in dB, which keeps strong speech intact.
+    """
+    ops = _keras().ops
+    noise, speech = ops.split(y_true, 2, axis=-1)
+    enhanced = speech + (noise - y_pred)  # noisy - predicted noise
+    magnitude, enhanced_magnitude = _magnitude(speech), _magnitude(enhanced)
+    axes = (1, 2, 3)
+    magnitude_error = ops.mean(ops.square(magnitude**0.3 - enhanced_magnitude**0.3), axis=axes)
+    complex_difference = speech * magnitude**-0.7 - enhanced * enhanced_magnitude**-0.7
+    complex_error = ops.mean(ops.sum(ops.square(complex_difference), axis=-1), axis=(1, 2))
+    power = ops.sum(ops.square(speech), axis=axes)
+    distortion = ops.sum(ops.square(speech - enhanced), axis=axes)
+    sdr = ops.log10((power + 1e-6) / (distortion + 1e-3 * power + 1e-6))
+    return 0.6 * magnitude_error + 0.4 * complex_error - 0.04 * sdr
+
+
+class BlendedSpeech:
+    """An endless supply of training batches, blended on the fly; batch `i` depends on the seed and on `i` alone.
+
+    Args:
+        speech, noise: tables by `list_speech` and `list_noise`, already cut down to one split.
+        batch_size: blends in a batch.
+        n_frames: STFT frames in a blend; 256 are 2 s.
+        seed: another seed gives other blends.
+
+    `source[i]` is `(inputs, targets)`, float32 `(batch_size, 128, n_frames, 2)` and `(batch_size, 128, n_frames, 4)`:
+    the noisy spectrogram, and those of noise and speech side by side. Memory use does not depend on the corpus.
+    """
+
+    def __init__(self, speech, noise, batch_size=12, n_frames=256, seed=0):
+        self.speech, self.noise, self.batch_size, self.seed = speech, noise, batch_size, seed
+        self.n_samples = n_frames * HOP_LENGTH_FFT
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng((self.seed, index))
+        blends = [self.random_blend(rng) for _ in range(self.batch_size)]
+        speech, noise, noisy = np.swapaxes(blends, 0, 1)  # each (batch_size, n_samples)
+        # Calls hold pauses and loud words: the network must not rely on speech at one level.
+        level = signal_level(noisy) * 10 ** (rng.uniform(-10, 10, self.batch_size) / 20)
+        channel = np.stack([self.random_channel(rng) for _ in range(self.batch_size)])[..., None]
+        speech, noise = (to_network(stft(signal) * channel, level) for signal in (speech, noise))
+        return speech + noise, np.concatenate([noise, speech], axis=-1)
+
+    def random_blend(self, rng):
+        """One random blend: speech, noise and noisy, each float32 `(n_samples,)`."""
+        row = self.speech.iloc[rng.integers(len(self.speech))]
+        speech = self.random_speech(row, rng)
+        noise = self.random_noise(row.speaker, rng) if rng.random() > 0.02 else np.zeros_like(speech)
+        return speech, *blend(speech, noise, rng.uniform(-7, 20))
+
+    def random_speech(self, row, rng):
+        offset = rng.uniform(0, max(0, row.duration - self.n_samples / SAMPLE_RATE))
+        speech = load_audio(row.path, offset, self.n_samples / SAMPLE_RATE)
+        return librosa.util.fix_length(speech, size=self.n_samples)
+
+    def random_noise(self, speaker, rng):
+        """80 % noise clips, one or two at a time; 12 % babble of 3 to 8 other speakers; 8 % coloured noise."""
+        kind = rng.random()
+        if kind < 0.8:
+            paths = self.noise["path"].iloc[rng.integers(len(self.noise), size=rng.integers(1, 3))]
+            parts = [random_crop(path, self.n_samples, rng) for path in paths]
+        elif kind < 0.92:
+            others = self.speech[self.speech["speaker"] != speaker]
+            parts = [self.random_speech(others.iloc[rng.integers(len(others))], rng) for _ in range(rng.integers(3, 9))]
+        else:  # power falls with frequency to the power 0 (white) to 2 (brown)
+            spectrum = np.fft.rfft(rng.standard_normal(self.n_samples))
+            spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** rng.uniform(0, 1)
+            parts = [np.fft.irfft(spectrum, self.n_samples)]
+        return sum(part / signal_level(part) for part in parts)
+
+    def random_channel(self, rng):
+        """Gain of a recording chain at each of the 128 bins: often flat, at times tilted or cut to a telephone band."""
+        frequency = np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
+        gain = np.ones(len(frequency), dtype=np.float32)
+        if rng.random() < 0.3:
+            gain *= 10 ** (rng.uniform(-15, 15) * (frequency / 4000 - 0.5) / 20)
+            if rng.random() < 0.5:
+                low, high = rng.uniform(100, 350), rng.uniform(3200, 3900)
+                gain *= 1 / np.sqrt(1 + (low / np.maximum(frequency, 1)) ** 8) / np.sqrt(1 + (frequency / high) ** 40)
+        return gain.astype(np.float32)
+
+
+def train(output=MODEL, corpus=None, epochs=26, steps_per_epoch=200, learning_rate=1e-3, start=None, seed=0):
+    """Train the U-Net on blends made on the fly, and write the best model with its card.
+
+    Args:
+        output: the model's file, `.keras`; its card is written beside it as `.json`. What a resumed run needs lies in a
+            folder beside it, `<name>-training`, with the log `history.csv`: a killed run, started again with the same
+            arguments, goes on where it was. Remove the folder to start afresh.
+        corpus: folder of the corpus; by default that of `find_corpus`.
+        epochs, steps_per_epoch: the learning rate falls to zero along their product, as a cosine.
+        learning_rate: its highest value, after 200 steps of warm-up.
+        start: a trained model's file to go on from, instead of random weights.
+        seed: of the weights and the blends.
+
+    Returns: (model, history), the history as a DataFrame with a row per epoch.
+    """
+    keras = _keras()
+    corpus = find_corpus() if corpus is None else Path(corpus)
+    speech, noise = list_speech(corpus), list_noise(corpus)
+    sources = {}
+    for split in ("train", "validation"):
+        part = speech[speech["split"] == split], noise[noise["split"] == split]
+        if min(map(len, part)) == 0:
+            raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
+        sources[split] = BlendedSpeech(*part, seed=seed)
+
+    class Batches(keras.utils.PyDataset):
+        """Epochs out of an endless source. Keras asks for batch `index` of the current epoch."""
+
+        def __init__(self, source, n_batches):
+            super().__init__(workers=1, max_queue_size=4)
+            self.source, self.n_batches, self.epoch = source, n_batches, 0
+
+        def __len__(self):
+            return self.n_batches
+
+        def __getitem__(self, index):
+            return self.source[self.epoch * self.n_batches + index]
+
+    class Clock(keras.callbacks.Callback):
+        """Tells the batches which epoch it is, also after a restart, and logs the seconds that each epoch takes."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            batches.epoch, self.begin = epoch, time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            logs["seconds"] = time.perf_counter() - self.begin
+
+    output = Path(output)
+    folder = output.with_name(output.stem + "-training")
+    folder.mkdir(parents=True, exist_ok=True)
+    log, checkpoint = folder / "history.csv", folder / "best.keras"
+    keras.utils.set_random_seed(seed)
+    batches = Batches(sources["train"], steps_per_epoch)
+    n_steps = epochs * steps_per_epoch
+    n_warmup = min(200, n_steps // 10)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        learning_rate / 100, n_steps - n_warmup, warmup_target=learning_rate, warmup_steps=n_warmup
+    )
+    model = unet() if start is None else keras.saving.load_model(start, compile=False)
+    model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=1.0), loss=spectral_loss)
+    best = pd.read_csv(log)["val_loss"].min() if log.exists() else None  # a resumed run must not overwrite a better one
+    model.fit(
+        batches,
+        epochs=epochs,
+        validation_data=Batches(sources["validation"], 10),
+        callbacks=[
+            Clock(),
+            keras.callbacks.ModelCheckpoint(checkpoint, save_best_only=True, initial_value_threshold=best),
+            keras.callbacks.CSVLogger(log, append=True),
+            keras.callbacks.BackupAndRestore(folder / "backup"),
+        ],
+        verbose="auto" if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
+    )
+    history = pd.read_csv(log).drop_duplicates("epoch", keep="last")  # a run killed between two callbacks repeats one
+    model = keras.saving.load_model(checkpoint, compile=False)
+    card = {
+        "command": shlex.join(["python", *map(os.path.basename, sys.argv[:1]), *sys.argv[1:]]),
+        "start": start and Path(start).name,
+        "epochs": epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "batch_size": batches.source.batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "hours_of_audio": round(n_steps * batches.source.batch_size * batches.source.n_samples / SAMPLE_RATE / 3600, 2),
+        "minutes_of_training": round(history["seconds"].sum() / 60, 1),
+        "parameters": model.count_params(),
+        "corpus_minutes": _minutes_by_source(corpus, pd.concat([speech, noise])),
+        "test_scores": evaluate(held_out_blends(corpus), model)
+        .groupby("signal")
+        .mean(numeric_only=True)
+        .to_dict("index"),
+        "versions": {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "librosa", "numpy")},
+        "history": history.to_dict("list"),
+    }
+    with written_whole(output) as part:
+        model.save(part)
+    with written_whole(output.with_suffix(".json")) as part:
+        part.write_text(json.dumps(card, indent=2) + "\n")
+    shutil.rmtree(folder)
+    return model, history
+
+
+def _minutes_by_source(corpus, files):
+    """Minutes in each split of each data set, by the folder that holds it, for the model's card."""
+    source = files["path"].map(lambda path: path.relative_to(corpus).parts[0])
+    minutes = files.groupby([source, "split"])["duration"].sum() / 60
+    return {name: part.droplevel(0).round(1).to_dict() for name, part in minutes.groupby(level=0)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Denoising: notebook 07
+# ---------------------------------------------------------------------------------------------------------------------
+
+BLOCK_FRAMES = 4096  # STFT frames that go through the network at once, 32 s: bounds the memory that it takes
+CONTEXT_FRAMES = 256  # frames on each side that are computed and thrown away; the network sees no farther than 212
+
+
+@functools.cache
+def load_model(path=MODEL):
+    """Load a trained U-Net, by default the shipped one. Raises FileNotFoundError, or ValueError if it is none."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no model at {path}: train one with `python helpers.py train`, or name another file")
+    try:
+        return _keras().saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds
+        raise ValueError(f"{path} is not a Keras model that can be loaded: {error}") from error
+
+
+def predict_noise(noisy, model):
+    """Predict the noise in signals at 8 kHz: float32 `(channels, samples)` to float32 `(channels, samples)`.
+
+    Long signals go through the network in blocks that overlap by more than it sees, so that no join can be heard: the
+    result is that of the whole signal at once.
+    """
+    level = signal_level(noisy)
+    noise = np.empty_like(noisy)
+    block, context = BLOCK_FRAMES * HOP_LENGTH_FFT, CONTEXT_FRAMES * HOP_LENGTH_FFT
+    for start in range(0, noisy.shape[-1], block):
+        left = max(0, start - context)
+        piece = noisy[:, left : start + block + context]
+        spectrogram = stft(piece)
+        n_frames = spectrogram.shape[-1]
+        padding = -n_frames % FRAME_MULTIPLE
+        inputs = np.pad(to_network(spectrogram, level), ((0, 0), (0, 0), (0, padding), (0, 0)))
+        outputs = model.predict_on_batch(inputs)[:, :, :n_frames]
+        noise[:, start : start + block] = istft(from_network(outputs, level), piece.shape[-1])[:, start - left :][
+            :, :block
+        ]
+    return noise
+
+
+def denoise(noisy, sample_rate=SAMPLE_RATE, model=MODEL):
+    """Remove the noise from a recording: noisy minus the noise that the U-Net predicts.
+
+    Args:
+        noisy: float array `(samples,)` or `(channels, samples)` of any length; each channel is denoised by itself.
+        sample_rate: its rate in Hz. The network hears the band below 4 kHz; what lies above passes unchanged.
+        model: a trained U-Net or its file, by default the shipped one.
+
+    Returns: float32 array of the same shape and level.
+    Raises ValueError if the array is empty, has more than two axes, or holds NaN or infinity.
+    """
+    noisy = np.asarray(noisy, dtype=np.float32)
+    if noisy.ndim not in (1, 2) or noisy.size == 0:
+        raise ValueError(f"expected an array (samples,) or (channels, samples) that is not empty, got {noisy.shape}")
+    if not np.isfinite(noisy).all():
+        raise ValueError(f"{np.sum(~np.isfinite(noisy))} samples are NaN or infinite: repair the recording first")
+    if isinstance(model, str | Path):
+        model = load_model(model)
+    channels = np.atleast_2d(noisy)
+    noise = predict_noise(resample(channels, sample_rate, SAMPLE_RATE), model)
+    noise = librosa.util.fix_length(resample(noise, SAMPLE_RATE, sample_rate), size=channels.shape[-1])
+    return (channels - noise).reshape(noisy.shape)
+
+
+def denoise_file(source, target, model=MODEL):
+    """Denoise a sound file into another: same rate, channels, number of samples and level; the source is not touched.
+
+    The target's format follows its ending; it keeps the source's sample format (PCM_16, ULAW, ...) where it can. It
+    appears when it is whole. Where the result would clip it is attenuated, and a warning says by how much.
+    Raises: FileNotFoundError, OSError, or ValueError with one sentence that names the file and the remedy.
+    """
+    source, target = Path(source), Path(target)
+    audio_format = FORMATS.get(target.suffix.lower())
+    if audio_format is None:
+        raise ValueError(f"{target} cannot be written: end its name in one of {', '.join(FORMATS)}")
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the recording itself: name another target")
+    with _open_audio(source) as file:
+        subtype = file.subtype
+    noisy, rate = read_audio(source)
+    try:
+        enhanced = denoise(noisy, rate, model)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    if not sf.check_format(audio_format, subtype):
+        subtype = sf.default_subtype(audio_format) if target.suffix.lower() != ".opus" else "OPUS"
+    peak = np.abs(enhanced).max()
+    if peak > 1 and subtype not in ("FLOAT", "DOUBLE"):
+        warnings.warn(f"{target}: attenuated by {20 * np.log10(peak):.1f} dB, else it would clip", stacklevel=2)
+        enhanced = enhanced / peak
+    with written_whole(target) as part:
+        try:
+            sf.write(part, enhanced.T, rate, format=audio_format, subtype=subtype)
+        except sf.LibsndfileError as error:
+            raise OSError(f"{target} could not be written: {error.error_string}") from None
+
+
+def denoise_folder(source, target, model=MODEL):
+    """Denoise every sound file below the folder `source` into the folder `target`, keeping the tree.
+
+    Returns a DataFrame with a row per file: path, and error, which is empty where all went well. A file that fails is
+    reported there and stops nothing. Raises ValueError if there is no sound file, or if one folder lies in the other.
+    """
+    from tqdm.auto import tqdm
+
+    source, target = Path(source), Path(target)
+    if source.resolve() in [target.resolve(), *target.resolve().parents]:
+        raise ValueError(f"{target} lies in {source}: name a target folder elsewhere")
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in FORMATS and path.is_file())
+    if not paths:
+        raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
+    rows = []
+    for path in tqdm(paths, unit="file"):
+        try:
+            denoise_file(path, target / path.relative_to(source), model)
+            rows.append((path, ""))
+        except (OSError, ValueError) as error:
+            rows.append((path, str(error)))
+    return pd.DataFrame(rows, columns=["path", "error"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Measures and evaluation: notebook 06
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def si_sdr(clean, estimate):
+    """Scale-invariant signal-to-distortion ratio in dB of `(samples,)` arrays (Le Roux, 2019); NaN for silence.
+
+    How much stronger the part of the estimate that is the clean signal, at any level, is than all the rest.
+    """
+    clean, estimate = np.asarray(clean, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
+    if not (clean.any() and estimate.any()):
+        return np.nan
+    target = np.dot(estimate, clean) / np.dot(clean, clean) * clean
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(np.sum(target**2) / np.sum((estimate - target) ** 2))
+
+
+def measure(clean, estimate):
+    """Measure an estimate against clean speech, both `(samples,)` at 8 kHz.
+
+    Returns a dict: `pesq`, 1 to 4.5, ITU-T P.862 narrow band, by the package pesq if it is installed; `stoi` and
+    `estoi`, 0 to 1, intelligibility (Taal, 2011; Jensen, 2016), by pystoi; `si_sdr` in dB. NaN is what can't be told:
+    too short, silent, or the package is missing.
+    """
+    import pystoi
+
+    def intelligibility(extended):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # pystoi warns and returns 1e-5 where it has too few frames
+            try:
+                return float(pystoi.stoi(clean, estimate, SAMPLE_RATE, extended=extended))
+            except (RuntimeWarning, ValueError):
+                return np.nan
+
+    return {
+        "pesq": _pesq(clean, estimate),
+        "stoi": intelligibility(extended=False),
+        "estoi": intelligibility(extended=True),
+        "si_sdr": float(si_sdr(clean, estimate)),
+    }
+
+
+def _pesq(clean, estimate):
+    try:
+        import pesq
+    except ImportError:  # it has no wheels, so that installing it takes a C compiler
+        return np.nan
+    try:
+        return float(pesq.pesq(SAMPLE_RATE, clean, estimate, "nb"))
+    except (pesq.PesqError, ValueError, ZeroDivisionError):
+        return np.nan
+
+
+def held_out_blends(corpus=None, n=60, snr_db=(-5, 15), seed=0):
+    """Yield `n` pairs for testing, as (name, clean, noisy): speakers and noise that no training has heard.
+
+    Clean and noisy are float32 `(samples,)` at 8 kHz, up to 6 s long; the name holds the utterance, noise and SNR.
+    """
+    speech, noise = list_speech(corpus), list_noise(corpus)
+    speech, noise = speech[speech["split"] == "test"], noise[noise["split"] == "test"]
+    rng = np.random.default_rng(seed)
+    for snr in np.linspace(*snr_db, n).round():
+        utterance, clip = (table.iloc[rng.integers(len(table))] for table in (speech, noise))
+        clean = load_audio(utterance.path, duration=6)
+        yield (
+            f"{utterance.utterance} {clip.category} {snr:+.0f} dB",
+            clean,
+            blend(clean, random_crop(clip.path, len(clean), rng), snr)[1],
+        )
+
+
+def paired_files(clean_folder, noisy_folder):
+    """Yield (name, clean, noisy) for each sound file of `noisy_folder` and its namesake in `clean_folder`.
+
+    Clean and noisy are float32 `(samples,)` at 8 kHz. Raises FileNotFoundError or ValueError if there are no files, one
+    has no namesake, or their lengths differ.
+    """
+    paths = sorted(path for path in Path(noisy_folder).glob("*") if path.suffix.lower() in FORMATS)
+    if not paths:
+        raise FileNotFoundError(f"no sound files in {noisy_folder}: they should end in one of {', '.join(FORMATS)}")
+    for path in paths:
+        clean, noisy = load_audio(Path(clean_folder) / path.name), load_audio(path)
+        if len(clean) != len(noisy):
+            raise ValueError(f"{path} has {len(noisy)} samples at 8 kHz, its clean namesake {len(clean)}: align them")
+        yield path.name, clean, noisy
+
+
+def evaluate(pairs, model=MODEL):
+    """Measure the noisy and the enhanced signal of each pair.
+
+    Args:
+        pairs: (name, clean, noisy) tuples, as `held_out_blends` and `paired_files` yield them.
+        model: a trained U-Net or its file, by default the shipped one.
+
+    Returns: a DataFrame with two rows per pair: name, snr_db, signal ("noisy" or "enhanced"), and the measures.
+    """
+    from tqdm.auto import tqdm
+
+    rows = []
+    for name, clean, noisy in tqdm(pairs, unit="pair"):
+        snr_db = 20 * np.log10(signal_level(clean) / signal_level(noisy - clean))
+        for signal, estimate in (("noisy", noisy), ("enhanced", denoise(noisy, model=model))):
+            rows.append({"name": name, "snr_db": round(float(snr_db), 2), "signal": signal, **measure(clean, estimate)})
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Plots: notebook 02
+# ---------------------------------------------------------------------------------------------------------------------
+
+DB_RANGE = (-90, -10)  # of every magnitude spectrogram, so that equal colours are equal levels
+
+
+def _axes(ax, figsize=(9, 2.5)):
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
+
+
+def plot_waveform(signal, title="", ax=None):
+    """Plot a signal `(samples,)` at 8 kHz over time in seconds, on the scale from -1 to 1; returns the axes."""
+    ax = _axes(ax)
+    ax.plot(np.arange(len(signal)) / SAMPLE_RATE, signal, linewidth=0.5)
+    ax.set(title=title, xlabel="time (s)", ylabel="amplitude", ylim=(-1, 1), xlim=(0, len(signal) / SAMPLE_RATE))
+    return ax
+
+
+def _plot_bins(values, title, ax, label, **options):
+    from librosa.display import specshow
+
+    ax = _axes(ax, figsize=(9, 3.5))
+    image = specshow(
+        values, sr=SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP_LENGTH_FFT, x_axis="s", y_axis="hz", ax=ax, **options
+    )
+    ax.figure.colorbar(image, ax=ax, label=label)
+    ax.set(title=title, xlabel="time (s)", ylabel="frequency (Hz)")
+    return ax
+
+
+def plot_spectrogram(spectrogram, title="", ax=None):
+    """Plot the magnitude of a complex spectrogram `(128, frames)` in dB, on DB_RANGE; returns the axes."""
+    low, high = DB_RANGE
+    return _plot_bins(magnitude_db(spectrogram), title, ax, "level (dB)", vmin=low, vmax=high, cmap="magma")
+
+
+def plot_phase(spectrogram, title="", ax=None):
+    """Plot the phase of a complex spectrogram `(128, frames)` in radians, in colours that wrap; returns the axes."""
+    return _plot_bins(np.angle(spectrogram), title, ax, "phase (rad)", vmin=-np.pi, vmax=np.pi, cmap="twilight")
+
+
+def plot_comparison(plot, items):
+    """Plot several things of one kind below each other.
+
+    Args:
+        plot: `plot_waveform`, `plot_spectrogram` or `plot_phase`.
+        items: dict from titles to what `plot` takes.
+
+    Returns: array of axes, one per item; time axes are shared.
+    """
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(len(items), figsize=(9, 2.3 * len(items)), sharex=True, layout="constrained", squeeze=False)
+    for ax, (title, item) in zip(axes[:, 0], items.items(), strict=True):
+        plot(item, title, ax)
+        ax.label_outer()
+    return axes[:, 0]
+
+
+def plot_history(history, title="", ax=None):
+    """Plot the losses of a training, from a table or dict with epoch, loss and val_loss; returns the axes."""
+    ax = _axes(ax, figsize=(9, 3.5))
+    epochs = np.asarray(history["epoch"]) + 1
+    ax.plot(epochs, history["loss"], "o-", label="training")
+    ax.plot(epochs, history["val_loss"], "s--", label="validation")
+    ax.set(title=title, xlabel="epoch", ylabel="loss")
+    ax.legend()
+    return ax
+
+
+MEASURES = {"pesq": "PESQ (1 to 4.5)", "stoi": "STOI (0 to 1)", "estoi": "ESTOI (0 to 1)", "si_sdr": "SI-SDR (dB)"}
+
+
+def plot_scores(table):
+    """Plot a table by `evaluate`: each measure over the SNR in steps of 5 dB; returns an array of axes.
+
+    Points are means, bars their 95 % confidence intervals. Measures that are NaN throughout are left out.
+    """
+    import matplotlib.pyplot as plt
+
+    measures = [name for name in MEASURES if table[name].notna().any()]
+    _, axes = plt.subplots(1, len(measures), figsize=(3.2 * len(measures), 3.2), layout="constrained", squeeze=False)
+    for ax, name in zip(axes[0], measures, strict=True):
+        for signal, style in (("noisy", "s--"), ("enhanced", "o-")):
+            rows = table[table["signal"] == signal]
+            groups = rows.groupby((rows["snr_db"] / 5).round() * 5)[name]
+            ax.errorbar(groups.mean().index, groups.mean(), 1.96 * groups.sem(), fmt=style, capsize=3, label=signal)
+        ax.set(xlabel="SNR of the input (dB)", ylabel=MEASURES[name])
+    axes[0, 0].legend()
+    return axes[0]
+
+
+def show(axes, caption, image=None):
+    """Display a figure in a notebook with its caption, which is its alternative text too.
+
+    Args:
+        axes: the figure's axes, or an array of them.
+        caption: what the figure shows, in words.
+        image: a file name in images/ to save the figure under, for the README.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import Markdown, display
+
+    figure = np.ravel(axes)[0].figure
+    if image is not None:
+        figure.savefig(ROOT / "images" / image, dpi=100)
+    display(figure, metadata={"image/png": {"alt": caption}})
+    display(Markdown(f"*{caption}*"))
+    plt.close(figure)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Command line: notebook 07
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"error: {message} (see python helpers.py --help)\n")
+
+
+def _parser():
+    parser = _Parser(prog="python helpers.py", description="Speech enhancement with a U-Net, for calls at 8 kHz.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command = commands.add_parser("denoise", help="remove the noise from a sound file, or from all files of a folder")
+    command.add_argument("source", type=Path, help="sound file, or folder of them")
+    command.add_argument("target", type=Path, help="file, or folder, to write to")
+    command.add_argument("--model", type=Path, default=MODEL, help="a trained model (default: the shipped one)")
+    command = commands.add_parser("train", help="train the U-Net on the corpus; a killed run goes on where it was")
+    command.add_argument("--output", type=Path, default=MODEL, help="the model's file (default: data/unet.keras)")
+    command.add_argument("--corpus", type=Path, help="folder of the corpus (default: $SPEECH_CORPUS, else in data/)")
+    command.add_argument("--epochs", type=int, default=26, help="default: %(default)s")
+    command.add_argument("--steps-per-epoch", type=int, default=200, help="batches in an epoch (default: %(default)s)")
+    command.add_argument("--learning-rate", type=float, default=1e-3, help="highest value (default: %(default)s)")
+    command.add_argument("--start", type=Path, help="a trained model to go on from")
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    command = commands.add_parser("evaluate", help="measure noisy and enhanced files against clean ones")
+    command.add_argument("--clean", type=Path, required=True, help="folder of clean files")
+    command.add_argument("--noisy", type=Path, required=True, help="folder of noisy files with the same names")
+    command.add_argument("--csv", type=Path, help="file to write the scores of each file to")
+    command.add_argument("--model", type=Path, default=MODEL, help="a trained model (default: the shipped one)")
+    command = commands.add_parser("download", help="download Mini LibriSpeech and ESC-50, 1 GB, into data/corpus")
+    command.add_argument("--folder", type=Path, default=ROOT / "data" / "corpus", help="default: data/corpus")
+    return parser
+
+
+def _run(command, options):
+    """Run one command and return the exit status: 0, or 1 if files of a folder failed."""
+    if command == "train":
+        train(**options)
+    elif command == "download":
+        download_corpus(**options)
+    elif command == "evaluate":
+        table = evaluate(list(paired_files(options["clean"], options["noisy"])), options["model"])
+        if options["csv"]:
+            with written_whole(options["csv"]) as part:
+                table.to_csv(part, index=False, float_format="%.4f")
+        print(table.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
+    elif options["source"].is_dir():
+        table = denoise_folder(options["source"], options["target"], options["model"])
+        failed = table[table["error"] != ""]
+        for error in failed["error"]:
+            print(f"error: {error}", file=sys.stderr)
+        print(f"{len(table) - len(failed)} files denoised, {len(failed)} failed")
+        return int(len(failed) > 0)
+    else:
+        denoise_file(options["source"], options["target"], options["model"])
+    return 0
+
+
+def main(arguments=None):
+    """Run the command line; returns the exit status: 0, 1 if files of a folder failed, 2 for an error of use."""
+    options = vars(_parser().parse_args(arguments))
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        return _run(options.pop("command"), options)
+    except (OSError, ValueError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
