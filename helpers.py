@@ -54,7 +54,7 @@ FORMATS = {  # the file name's ending, and what libsndfile calls the format
 
 
 def find_corpus():
-    """Return the folder of the corpus: `$SPEECH_CORPUS` if set, else `data/corpus` if it is there, else `data/sample`.
+    """Return the folder of the corpus: `$SPEECH_CORPUS` if set, else `data/corpus` if downloaded, else `data/sample`.
 
     Raises FileNotFoundError if `$SPEECH_CORPUS` names no folder.
     """
@@ -66,11 +66,11 @@ def find_corpus():
                 return folder.resolve()
         raise FileNotFoundError(f"SPEECH_CORPUS names the folder {chosen}, which does not exist: correct or unset it")
     downloaded = ROOT / "data" / "corpus"
-    return downloaded if downloaded.is_dir() else ROOT / "data" / "sample"
+    return downloaded if (downloaded / "LibriSpeech").is_dir() else ROOT / "data" / "sample"
 
 
 def _split(number):
-    """Speakers and folds by their last digit. 0 is for testing, 1 for validation, the rest for training."""
+    """The split of a speaker, by the last digit of the number: 0 is for testing, 1 for validation, the rest to train."""
     return {0: "test", 1: "validation"}.get(number % 10, "train")
 
 
@@ -400,7 +400,8 @@ def from_network(channels, level):
 @functools.cache
 def _keras():
     """Import Keras on first use, since it takes seconds, and without the messages of TensorFlow's start."""
-    stderr = os.dup(2)  # they come from C++, which no Python setting silences
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # silences what comes later
+    stderr = os.dup(2)  # the first messages come from C++ before it has read that
     with open(os.devnull, "wb") as devnull:
         os.dup2(devnull.fileno(), 2)
     try:
@@ -532,6 +533,7 @@ class BlendedSpeech:
         return speech, *blend(speech, noise, rng.uniform(-7, 20))
 
     def random_speech(self, row, rng):
+        """A crop of the utterance in a row of the table, float32 `(n_samples,)`; a shorter one is zero-padded."""
         offset = rng.uniform(0, max(0, row.duration - self.n_samples / SAMPLE_RATE))
         speech = load_audio(row.path, offset, self.n_samples / SAMPLE_RATE)
         return librosa.util.fix_length(speech, size=self.n_samples)
@@ -539,11 +541,11 @@ class BlendedSpeech:
     def random_noise(self, speaker, rng):
         """80 % noise clips, one or two at a time; 12 % babble of 3 to 8 other speakers; 8 % coloured noise."""
         kind = rng.random()
+        others = self.speech[self.speech["speaker"] != speaker]
         if kind < 0.8:
             paths = self.noise["path"].iloc[rng.integers(len(self.noise), size=rng.integers(1, 3))]
             parts = [random_crop(path, self.n_samples, rng) for path in paths]
-        elif kind < 0.92:
-            others = self.speech[self.speech["speaker"] != speaker]
+        elif kind < 0.92 and len(others):
             parts = [self.random_speech(others.iloc[rng.integers(len(others))], rng) for _ in range(rng.integers(3, 9))]
         else:  # power falls with frequency to the power 0 (white) to 2 (brown)
             spectrum = np.fft.rfft(rng.standard_normal(self.n_samples))
@@ -563,7 +565,7 @@ class BlendedSpeech:
         return gain.astype(np.float32)
 
 
-def train(output=MODEL, corpus=None, epochs=26, steps_per_epoch=200, learning_rate=1e-3, start=None, seed=0):
+def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_rate=1e-3, start=None, seed=0):
     """Train the U-Net on blends made on the fly, and write the best model with its card.
 
     Args:
@@ -621,7 +623,9 @@ def train(output=MODEL, corpus=None, epochs=26, steps_per_epoch=200, learning_ra
     schedule = keras.optimizers.schedules.CosineDecay(
         learning_rate / 100, n_steps - n_warmup, warmup_target=learning_rate, warmup_steps=n_warmup
     )
-    model = unet() if start is None else keras.saving.load_model(start, compile=False)
+    model = unet()
+    if start is not None:
+        model.set_weights(load_model(start).get_weights())
     model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=1.0), loss=spectral_loss)
     best = pd.read_csv(log)["val_loss"].min() if log.exists() else None  # a resumed run must not overwrite a better one
     model.fit(
@@ -634,12 +638,13 @@ def train(output=MODEL, corpus=None, epochs=26, steps_per_epoch=200, learning_ra
             keras.callbacks.CSVLogger(log, append=True),
             keras.callbacks.BackupAndRestore(folder / "backup"),
         ],
-        verbose="auto" if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
+        verbose="auto" if sys.stdout.isatty() else 2,  # a progress bar, but a line per epoch in notebooks and logs
     )
     history = pd.read_csv(log).drop_duplicates("epoch", keep="last")  # a run killed between two callbacks repeats one
     model = keras.saving.load_model(checkpoint, compile=False)
+    scores = evaluate(held_out_blends(corpus), {"enhanced": functools.partial(denoise, model=model)})
     card = {
-        "command": shlex.join(["python", *map(os.path.basename, sys.argv[:1]), *sys.argv[1:]]),
+        "command": shlex.join(["python", "helpers.py", *sys.argv[1:]]) if sys.argv[0].endswith("helpers.py") else None,
         "start": start and Path(start).name,
         "epochs": epochs,
         "steps_per_epoch": steps_per_epoch,
@@ -650,10 +655,7 @@ def train(output=MODEL, corpus=None, epochs=26, steps_per_epoch=200, learning_ra
         "minutes_of_training": round(history["seconds"].sum() / 60, 1),
         "parameters": model.count_params(),
         "corpus_minutes": _minutes_by_source(corpus, pd.concat([speech, noise])),
-        "test_scores": evaluate(held_out_blends(corpus), model)
-        .groupby("signal")
-        .mean(numeric_only=True)
-        .to_dict("index"),
+        "test_scores": scores.groupby("signal").mean(numeric_only=True).round(4).to_dict("index"),
         "versions": {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "librosa", "numpy")},
         "history": history.to_dict("list"),
     }
@@ -680,15 +682,24 @@ BLOCK_FRAMES = 4096  # STFT frames that go through the network at once, 32 s: bo
 CONTEXT_FRAMES = 256  # frames on each side that are computed and thrown away; the network sees no farther than 212
 
 
-@functools.cache
-def load_model(path=MODEL):
-    """Load a trained U-Net, by default the shipped one. Raises FileNotFoundError, or ValueError if it is none."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no model at {path}: train one with `python helpers.py train`, or name another file")
+def load_model(model=MODEL):
+    """Return a trained U-Net: that of a file, by default the shipped one; a model is returned as it is.
+
+    Raises FileNotFoundError, or ValueError if the file holds no model.
+    """
+    if not isinstance(model, str | Path):
+        return model
+    if not Path(model).is_file():
+        raise FileNotFoundError(f"no model at {model}: train one with `python helpers.py train`, or name another file")
+    return _read_model(Path(model).resolve(), Path(model).stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_model(path, modified):  # the time of the last change makes sure that a retrained model is read again
     try:
         return _keras().saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds
-        raise ValueError(f"{path} is not a Keras model that can be loaded: {error}") from error
+        raise ValueError(f"{path} is not a Keras model that can be loaded: train one, or name another file") from error
 
 
 def predict_noise(noisy, model):
@@ -708,9 +719,8 @@ def predict_noise(noisy, model):
         padding = -n_frames % FRAME_MULTIPLE
         inputs = np.pad(to_network(spectrogram, level), ((0, 0), (0, 0), (0, padding), (0, 0)))
         outputs = model.predict_on_batch(inputs)[:, :, :n_frames]
-        noise[:, start : start + block] = istft(from_network(outputs, level), piece.shape[-1])[:, start - left :][
-            :, :block
-        ]
+        predicted = istft(from_network(outputs, level), piece.shape[-1])
+        noise[:, start : start + block] = predicted[:, start - left : start - left + block]
     return noise
 
 
@@ -730,10 +740,8 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=MODEL):
         raise ValueError(f"expected an array (samples,) or (channels, samples) that is not empty, got {noisy.shape}")
     if not np.isfinite(noisy).all():
         raise ValueError(f"{np.sum(~np.isfinite(noisy))} samples are NaN or infinite: repair the recording first")
-    if isinstance(model, str | Path):
-        model = load_model(model)
     channels = np.atleast_2d(noisy)
-    noise = predict_noise(resample(channels, sample_rate, SAMPLE_RATE), model)
+    noise = predict_noise(resample(channels, sample_rate, SAMPLE_RATE), load_model(model))
     noise = librosa.util.fix_length(resample(noise, SAMPLE_RATE, sample_rate), size=channels.shape[-1])
     return (channels - noise).reshape(noisy.shape)
 
@@ -777,7 +785,7 @@ def denoise_folder(source, target, model=MODEL):
     Returns a DataFrame with a row per file: path, and error, which is empty where all went well. A file that fails is
     reported there and stops nothing. Raises ValueError if there is no sound file, or if one folder lies in the other.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     source, target = Path(source), Path(target)
     if source.resolve() in [target.resolve(), *target.resolve().parents]:
@@ -785,8 +793,9 @@ def denoise_folder(source, target, model=MODEL):
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in FORMATS and path.is_file())
     if not paths:
         raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
+    model = load_model(model)
     rows = []
-    for path in tqdm(paths, unit="file"):
+    for path in tqdm(paths, unit="file", disable=None):
         try:
             denoise_file(path, target / path.relative_to(source), model)
             rows.append((path, ""))
@@ -803,9 +812,10 @@ def denoise_folder(source, target, model=MODEL):
 def si_sdr(clean, estimate):
     """Scale-invariant signal-to-distortion ratio in dB of `(samples,)` arrays (Le Roux, 2019); NaN for silence.
 
-    How much stronger the part of the estimate that is the clean signal, at any level, is than all the rest.
+    How much stronger the part of the estimate that is the clean signal, at any level, is than all the rest. A constant
+    offset (DC) of either counts for nothing.
     """
-    clean, estimate = np.asarray(clean, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
+    clean, estimate = (x - np.mean(x, dtype=np.float64) for x in (clean, estimate))
     if not (clean.any() and estimate.any()):
         return np.nan
     target = np.dot(estimate, clean) / np.dot(clean, clean) * clean
@@ -857,14 +867,11 @@ def held_out_blends(corpus=None, n=60, snr_db=(-5, 15), seed=0):
     speech, noise = list_speech(corpus), list_noise(corpus)
     speech, noise = speech[speech["split"] == "test"], noise[noise["split"] == "test"]
     rng = np.random.default_rng(seed)
-    for snr in np.linspace(*snr_db, n).round():
+    for i, snr in enumerate(np.linspace(*snr_db, n).round()):
         utterance, clip = (table.iloc[rng.integers(len(table))] for table in (speech, noise))
         clean = load_audio(utterance.path, duration=6)
-        yield (
-            f"{utterance.utterance} {clip.category} {snr:+.0f} dB",
-            clean,
-            blend(clean, random_crop(clip.path, len(clean), rng), snr)[1],
-        )
+        _, noisy = blend(clean, random_crop(clip.path, len(clean), rng), snr)
+        yield f"{i:03d} {utterance.utterance} {clip.category} {snr:+.0f} dB", clean, noisy
 
 
 def paired_files(clean_folder, noisy_folder):
@@ -883,22 +890,25 @@ def paired_files(clean_folder, noisy_folder):
         yield path.name, clean, noisy
 
 
-def evaluate(pairs, model=MODEL):
-    """Measure the noisy and the enhanced signal of each pair.
+def evaluate(pairs, systems=None):
+    """Measure the noisy signal of each pair, and what each system makes of it.
 
     Args:
         pairs: (name, clean, noisy) tuples, as `held_out_blends` and `paired_files` yield them.
-        model: a trained U-Net or its file, by default the shipped one.
+        systems: dict from names to functions that take and return a signal `(samples,)` at 8 kHz; by default
+            {"enhanced": denoise}, the shipped U-Net.
 
-    Returns: a DataFrame with two rows per pair: name, snr_db, signal ("noisy" or "enhanced"), and the measures.
+    Returns: a DataFrame with a row per pair and signal: name, snr_db of the noisy signal, signal ("noisy" or the
+    system's name), and the measures.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
+    systems = {"noisy": np.asarray, **(systems or {"enhanced": denoise})}
     rows = []
-    for name, clean, noisy in tqdm(pairs, unit="pair"):
-        snr_db = 20 * np.log10(signal_level(clean) / signal_level(noisy - clean))
-        for signal, estimate in (("noisy", noisy), ("enhanced", denoise(noisy, model=model))):
-            rows.append({"name": name, "snr_db": round(float(snr_db), 2), "signal": signal, **measure(clean, estimate)})
+    for name, clean, noisy in tqdm(pairs, unit="pair", disable=None):
+        snr_db = round(20 * np.log10(signal_level(clean) / signal_level(noisy - clean)), 2)
+        for signal, enhance in systems.items():
+            rows.append({"name": name, "snr_db": snr_db, "signal": signal, **measure(clean, enhance(noisy))})
     return pd.DataFrame(rows)
 
 
@@ -975,6 +985,7 @@ def plot_history(history, title="", ax=None):
     return ax
 
 
+MARKERS = ("s--", "o-", "^:", "d-.", "v--", "x-")  # a line and a marker for each system: colour alone is not enough
 MEASURES = {"pesq": "PESQ (1 to 4.5)", "stoi": "STOI (0 to 1)", "estoi": "ESTOI (0 to 1)", "si_sdr": "SI-SDR (dB)"}
 
 
@@ -988,8 +999,7 @@ def plot_scores(table):
     measures = [name for name in MEASURES if table[name].notna().any()]
     _, axes = plt.subplots(1, len(measures), figsize=(3.2 * len(measures), 3.2), layout="constrained", squeeze=False)
     for ax, name in zip(axes[0], measures, strict=True):
-        for signal, style in (("noisy", "s--"), ("enhanced", "o-")):
-            rows = table[table["signal"] == signal]
+        for (signal, rows), style in zip(table.groupby("signal", sort=False), MARKERS, strict=False):
             groups = rows.groupby((rows["snr_db"] / 5).round() * 5)[name]
             ax.errorbar(groups.mean().index, groups.mean(), 1.96 * groups.sem(), fmt=style, capsize=3, label=signal)
         ax.set(xlabel="SNR of the input (dB)", ylabel=MEASURES[name])
@@ -1036,7 +1046,7 @@ def _parser():
     command = commands.add_parser("train", help="train the U-Net on the corpus; a killed run goes on where it was")
     command.add_argument("--output", type=Path, default=MODEL, help="the model's file (default: data/unet.keras)")
     command.add_argument("--corpus", type=Path, help="folder of the corpus (default: $SPEECH_CORPUS, else in data/)")
-    command.add_argument("--epochs", type=int, default=26, help="default: %(default)s")
+    command.add_argument("--epochs", type=int, default=24, help="default: %(default)s")
     command.add_argument("--steps-per-epoch", type=int, default=200, help="batches in an epoch (default: %(default)s)")
     command.add_argument("--learning-rate", type=float, default=1e-3, help="highest value (default: %(default)s)")
     command.add_argument("--start", type=Path, help="a trained model to go on from")
@@ -1058,7 +1068,10 @@ def _run(command, options):
     elif command == "download":
         download_corpus(**options)
     elif command == "evaluate":
-        table = evaluate(list(paired_files(options["clean"], options["noisy"])), options["model"])
+        table = evaluate(
+            list(paired_files(options["clean"], options["noisy"])),
+            {"enhanced": functools.partial(denoise, model=options["model"])},
+        )
         if options["csv"]:
             with written_whole(options["csv"]) as part:
                 table.to_csv(part, index=False, float_format="%.4f")

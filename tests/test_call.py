@@ -1,0 +1,48 @@
+"""The whole way: a call of the bundled corpus, its noise, the command line and the shipped model."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+import helpers
+
+SAMPLE = helpers.ROOT / "data" / "sample"
+
+
+@pytest.fixture(scope="module")
+def signals():
+    """Speech and noise that no training has heard, and their blend at 0 dB."""
+    speech, noise = helpers.list_speech(SAMPLE), helpers.list_noise(SAMPLE)
+    speech = speech[speech["split"] == "test"].sort_values("duration").iloc[-1]
+    noise = noise[(noise["fold"] == 1) & (noise["category"] == "rain")].iloc[0]
+    clean = helpers.load_audio(speech["path"])
+    noise = np.resize(helpers.load_audio(noise["path"]), clean.shape)  # repeats it
+    return clean, helpers.blend(clean, noise, 0)[1]
+
+
+def denoise(signal, folder):
+    """Denoise a signal as a user does."""
+    sf.write(folder / "call.wav", signal, helpers.SAMPLE_RATE, subtype="FLOAT")
+    command = [sys.executable, "helpers.py", "denoise", folder / "call.wav", folder / "enhanced.wav"]
+    command += ["--model", helpers.MODEL]
+    done = subprocess.run(command, cwd=helpers.ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    enhanced, rate = sf.read(folder / "enhanced.wav", dtype="float32")
+    assert rate == helpers.SAMPLE_RATE and enhanced.shape == signal.shape
+    return enhanced
+
+
+def test_noisy_call_comes_out_clean(signals, tmp_path):
+    clean, noisy = signals
+    before, after = helpers.measure(clean, noisy), helpers.measure(clean, denoise(noisy, tmp_path))
+    assert before["si_sdr"] == pytest.approx(0, abs=0.5)
+    assert after["si_sdr"] >= before["si_sdr"] + 3
+    assert after["estoi"] > before["estoi"]
+
+
+def test_clean_call_stays_clean(signals, tmp_path):
+    clean, _ = signals
+    assert helpers.si_sdr(clean, denoise(clean, tmp_path)) >= 15
