@@ -53,6 +53,9 @@ FORMATS = {  # the file name's ending, and what libsndfile calls the format
 }
 
 
+CODECS = {".ogg": "VORBIS", ".opus": "OPUS", ".mp3": "MPEG_LAYER_III"}  # endings with one sample format of their own
+
+
 def find_corpus():
     """Return the folder of the corpus: `$SPEECH_CORPUS` if set, else `data/corpus` if downloaded, else `data/sample`.
 
@@ -70,7 +73,7 @@ def find_corpus():
 
 
 def _split(number):
-    """The split of a speaker, by the last digit of the number: 0 is for testing, 1 for validation, the rest to train."""
+    """The split of a speaker, by the last digit of the number: 0 tests, 1 validates, the rest train."""
     return {0: "test", 1: "validation"}.get(number % 10, "train")
 
 
@@ -154,13 +157,15 @@ def _open_audio(path):
         raise FileNotFoundError(f"{path} does not exist: check the path")
     if not path.is_file():
         raise ValueError(f"{path} is not a file: name a sound file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty: copy or record it again")
     try:
         return sf.SoundFile(path)
     except (sf.LibsndfileError, TypeError) as error:  # soundfile raises TypeError for names such as x.raw
         reason = getattr(error, "error_string", error)
         raise ValueError(
-            f"{path} is not audio that can be read ({reason}): convert it first, for example with"
-            f" ffmpeg -i {shlex.quote(path.name)} {shlex.quote(path.stem + '.wav')}"
+            f"{path} is not audio that can be read ({reason}): check it, or convert it with"
+            f" ffmpeg -i {shlex.quote(path.name)} {shlex.quote(path.stem + '-converted.wav')}"
         ) from None
 
 
@@ -177,11 +182,12 @@ def read_audio(path, offset=0.0, duration=None):
     """
     with _open_audio(path) as file:
         try:
-            file.seek(min(round(offset * file.samplerate), file.frames))
-            frames = -1 if duration is None else round(duration * file.samplerate)
+            if offset:  # some codecs (GSM 6.10) can't seek
+                file.seek(min(round(offset * file.samplerate), file.frames))
+            frames = file.frames if duration is None else round(duration * file.samplerate)
             signal = file.read(frames, dtype="float32", always_2d=True).T
-        except sf.LibsndfileError as error:
-            raise ValueError(f"{path} is damaged: {error.error_string}") from None
+        except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
+            raise ValueError(f"{path} is damaged ({error}): copy or record it again") from None
     if signal.size == 0:
         raise ValueError(f"{path} holds no audio at {offset:.2f} s: check that the recording is not empty")
     return signal, file.samplerate
@@ -231,22 +237,21 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
     for address, checksum, content in archives:
         if (folder / content).is_dir():
             continue
+        archive, unpacked = folder / "archives" / Path(address).name, folder / "unpacking"
         try:
-            archive = pooch.retrieve(
-                address, checksum, path=folder / "archives", fname=Path(address).name, progressbar=True
-            )
-        except (OSError, ValueError) as error:  # no network; a wrong checksum
+            pooch.retrieve(address, checksum, path=archive.parent, fname=archive.name, progressbar=True)
+            # Moved into place when it is whole, so that an interrupted run leaves nothing that looks complete.
+            shutil.unpack_archive(archive, unpacked)
+            (folder / content).parent.mkdir(parents=True, exist_ok=True)
+            (unpacked / content).rename(folder / content)
+        except (OSError, ValueError) as error:  # no network, a wrong checksum, or not the expected archive
+            archive.unlink(missing_ok=True)
             raise OSError(
                 f"{address} could not be downloaded ({error}): fetch it by hand and unpack it in {folder}, so that"
                 f" {folder / content} exists"
             ) from error
-        # Unpacked beside and moved when it is whole, so that an interrupted run leaves nothing that looks complete.
-        unpacked = folder / "unpacking"
-        shutil.rmtree(unpacked, ignore_errors=True)
-        shutil.unpack_archive(archive, unpacked)
-        (folder / content).parent.mkdir(parents=True, exist_ok=True)
-        (unpacked / content).rename(folder / content)
-        shutil.rmtree(unpacked)
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)
 
 
 def play(signal):
@@ -295,7 +300,8 @@ def random_crop(path, n_samples, rng):
 
     Many noise clips are mostly digital silence: the crop is laid around a sample drawn in proportion to its energy.
     """
-    clip = load_audio(path)
+    offset = rng.uniform(0, max(0, sf.info(path).duration - 30))  # of a recording of hours, half a minute is read
+    clip = load_audio(path, offset, duration=30)
     energy = np.square(clip, dtype=np.float64) + 1e-12
     start = rng.choice(len(clip), p=energy / energy.sum()) - rng.integers(n_samples)
     return np.take(clip, np.arange(start, start + n_samples), mode="wrap")
@@ -367,9 +373,12 @@ def magnitude_db(spectrogram):
 
 
 def signal_level(signal):
-    """Root mean square of each signal, float32 `(...)` for `(..., samples)`; 1 for silence, so that it can divide."""
+    """Root mean square of each signal, float32 `(...)` for `(..., samples)`; 1 for silence, so that it can divide.
+
+    Silence is what lies below 1e-30, so that dividing by the level never overflows.
+    """
     level = np.sqrt(np.mean(np.square(signal, dtype=np.float64), axis=-1)).astype(np.float32)
-    return np.where(level > 0, level, np.float32(1))
+    return np.where(level > 1e-30, level, np.float32(1))
 
 
 # A signal of root mean square 1 has STFT values of about this size: the root of the window's energy, sum(hann ** 2).
@@ -579,16 +588,23 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         seed: of the weights and the blends.
 
     Returns: (model, history), the history as a DataFrame with a row per epoch.
+    Raises ValueError or FileNotFoundError, before anything is written, if an argument or the corpus can't be used.
     """
-    keras = _keras()
+    output = Path(output)
+    if output.suffix != ".keras":
+        raise ValueError(f"{output} can't be written: end its name in .keras")
+    if min(epochs, steps_per_epoch) < 1:
+        raise ValueError(f"{epochs} epochs of {steps_per_epoch} steps are no training: both must be at least 1")
     corpus = find_corpus() if corpus is None else Path(corpus)
     speech, noise = list_speech(corpus), list_noise(corpus)
     sources = {}
-    for split in ("train", "validation"):
+    for split in ("train", "validation", "test"):
         part = speech[speech["split"] == split], noise[noise["split"] == split]
         if min(map(len, part)) == 0:
             raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
         sources[split] = BlendedSpeech(*part, seed=seed)
+    weights = None if start is None else load_model(start).get_weights()
+    keras = _keras()
 
     class Batches(keras.utils.PyDataset):
         """Epochs out of an endless source. Keras asks for batch `index` of the current epoch."""
@@ -612,7 +628,6 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         def on_epoch_end(self, epoch, logs=None):
             logs["seconds"] = time.perf_counter() - self.begin
 
-    output = Path(output)
     folder = output.with_name(output.stem + "-training")
     folder.mkdir(parents=True, exist_ok=True)
     log, checkpoint = folder / "history.csv", folder / "best.keras"
@@ -624,13 +639,14 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         learning_rate / 100, n_steps - n_warmup, warmup_target=learning_rate, warmup_steps=n_warmup
     )
     model = unet()
-    if start is not None:
-        model.set_weights(load_model(start).get_weights())
+    if weights is not None:
+        model.set_weights(weights)
     model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=1.0), loss=spectral_loss)
     best = pd.read_csv(log)["val_loss"].min() if log.exists() else None  # a resumed run must not overwrite a better one
     model.fit(
         batches,
         epochs=epochs,
+        shuffle=False,  # the batches are random already, and a resumed run must see them in the same order
         validation_data=Batches(sources["validation"], 10),
         callbacks=[
             Clock(),
@@ -733,7 +749,7 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=MODEL):
         model: a trained U-Net or its file, by default the shipped one.
 
     Returns: float32 array of the same shape and level.
-    Raises ValueError if the array is empty, has more than two axes, or holds NaN or infinity.
+    Raises ValueError if the array is empty, has more than two axes, or holds NaN, infinity or values near 1e38.
     """
     noisy = np.asarray(noisy, dtype=np.float32)
     if noisy.ndim not in (1, 2) or noisy.size == 0:
@@ -743,7 +759,12 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=MODEL):
     channels = np.atleast_2d(noisy)
     noise = predict_noise(resample(channels, sample_rate, SAMPLE_RATE), load_model(model))
     noise = librosa.util.fix_length(resample(noise, SAMPLE_RATE, sample_rate), size=channels.shape[-1])
-    return (channels - noise).reshape(noisy.shape)
+    enhanced = (channels - noise).reshape(noisy.shape)
+    if not np.isfinite(enhanced).all():
+        raise ValueError(
+            f"the level, up to {np.abs(noisy).max():.0e}, is too high to compute with: scale it to [-1, 1]"
+        )
+    return enhanced
 
 
 def denoise_file(source, target, model=MODEL):
@@ -757,17 +778,20 @@ def denoise_file(source, target, model=MODEL):
     audio_format = FORMATS.get(target.suffix.lower())
     if audio_format is None:
         raise ValueError(f"{target} cannot be written: end its name in one of {', '.join(FORMATS)}")
-    if target.exists() and target.samefile(source):
-        raise ValueError(f"{target} is the recording itself: name another target")
     with _open_audio(source) as file:
         subtype = file.subtype
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the recording itself: name another target")
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: name a file in it")
     noisy, rate = read_audio(source)
     try:
         enhanced = denoise(noisy, rate, model)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    if not sf.check_format(audio_format, subtype):
-        subtype = sf.default_subtype(audio_format) if target.suffix.lower() != ".opus" else "OPUS"
+    if subtype in CODECS.values() or not sf.check_format(audio_format, subtype):
+        subtype = sf.default_subtype(audio_format)
+    subtype = CODECS.get(target.suffix.lower(), subtype)
     peak = np.abs(enhanced).max()
     if peak > 1 and subtype not in ("FLOAT", "DOUBLE"):
         warnings.warn(f"{target}: attenuated by {20 * np.log10(peak):.1f} dB, else it would clip", stacklevel=2)
@@ -775,8 +799,17 @@ def denoise_file(source, target, model=MODEL):
     with written_whole(target) as part:
         try:
             sf.write(part, enhanced.T, rate, format=audio_format, subtype=subtype)
-        except sf.LibsndfileError as error:
-            raise OSError(f"{target} could not be written: {error.error_string}") from None
+        except (sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were written
+            raise OSError(
+                f"{target} could not be written ({error}): check the disk, or choose another format"
+            ) from None
+
+
+def _sentence(error):
+    """What an exception says, in one line."""
+    if isinstance(error, OSError) and error.strerror:  # the system's own: without its number
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
 
 
 def denoise_folder(source, target, model=MODEL):
@@ -788,8 +821,8 @@ def denoise_folder(source, target, model=MODEL):
     from tqdm import tqdm
 
     source, target = Path(source), Path(target)
-    if source.resolve() in [target.resolve(), *target.resolve().parents]:
-        raise ValueError(f"{target} lies in {source}: name a target folder elsewhere")
+    if source.resolve().is_relative_to(target.resolve()) or target.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"one of {source} and {target} lies in the other: name a target folder elsewhere")
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in FORMATS and path.is_file())
     if not paths:
         raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
@@ -800,7 +833,7 @@ def denoise_folder(source, target, model=MODEL):
             denoise_file(path, target / path.relative_to(source), model)
             rows.append((path, ""))
         except (OSError, ValueError) as error:
-            rows.append((path, str(error)))
+            rows.append((path, _sentence(error)))
     return pd.DataFrame(rows, columns=["path", "error"])
 
 
@@ -836,6 +869,8 @@ def measure(clean, estimate):
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # pystoi warns and returns 1e-5 where it has too few frames
             try:
+                if not np.any(clean):
+                    return np.nan
                 return float(pystoi.stoi(clean, estimate, SAMPLE_RATE, extended=extended))
             except (RuntimeWarning, ValueError):
                 return np.nan
@@ -852,6 +887,8 @@ def _pesq(clean, estimate):
     try:
         import pesq
     except ImportError:  # it has no wheels, so that installing it takes a C compiler
+        return np.nan
+    if not (np.any(clean) and np.any(estimate)):
         return np.nan
     try:
         return float(pesq.pesq(SAMPLE_RATE, clean, estimate, "nb"))
@@ -906,9 +943,12 @@ def evaluate(pairs, systems=None):
     systems = {"noisy": np.asarray, **(systems or {"enhanced": denoise})}
     rows = []
     for name, clean, noisy in tqdm(pairs, unit="pair", disable=None):
-        snr_db = round(20 * np.log10(signal_level(clean) / signal_level(noisy - clean)), 2)
+        with np.errstate(divide="ignore"):  # clean speech has infinite SNR
+            snr_db = 10 * np.log10(np.mean(clean**2) / np.mean((noisy - clean) ** 2))
         for signal, enhance in systems.items():
-            rows.append({"name": name, "snr_db": snr_db, "signal": signal, **measure(clean, enhance(noisy))})
+            rows.append(
+                {"name": name, "snr_db": round(float(snr_db), 2), "signal": signal, **measure(clean, enhance(noisy))}
+            )
     return pd.DataFrame(rows)
 
 
@@ -1016,12 +1056,17 @@ def show(axes, caption, image=None):
         image: a file name in images/ to save the figure under, for the README.
     """
     import matplotlib.pyplot as plt
-    from IPython.display import Markdown, display
+    import PIL.Image
+    from IPython.display import Image, Markdown, display
 
     figure = np.ravel(axes)[0].figure
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, dpi=100)
+    # With a palette of 128 colours a spectrogram takes a third of the space, and looks the same.
+    PIL.Image.open(drawn).convert("RGB").quantize(128).save(small, "png", optimize=True)
     if image is not None:
-        figure.savefig(ROOT / "images" / image, dpi=100)
-    display(figure, metadata={"image/png": {"alt": caption}})
+        (ROOT / "images" / image).write_bytes(small.getvalue())
+    display(Image(small.getvalue(), alt=caption))
     display(Markdown(f"*{caption}*"))
     plt.close(figure)
 
@@ -1036,28 +1081,34 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see python helpers.py --help)\n")
 
 
+def _path(text):
+    if not text:  # an unset shell variable; Path("") would be the current folder
+        raise argparse.ArgumentTypeError("a path is empty")
+    return Path(text)
+
+
 def _parser():
     parser = _Parser(prog="python helpers.py", description="Speech enhancement with a U-Net, for calls at 8 kHz.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("denoise", help="remove the noise from a sound file, or from all files of a folder")
-    command.add_argument("source", type=Path, help="sound file, or folder of them")
-    command.add_argument("target", type=Path, help="file, or folder, to write to")
-    command.add_argument("--model", type=Path, default=MODEL, help="a trained model (default: the shipped one)")
+    command.add_argument("source", type=_path, help="sound file, or folder of them")
+    command.add_argument("target", type=_path, help="file, or folder, to write to")
+    command.add_argument("--model", type=_path, default=MODEL, help="a trained model (default: the shipped one)")
     command = commands.add_parser("train", help="train the U-Net on the corpus; a killed run goes on where it was")
-    command.add_argument("--output", type=Path, default=MODEL, help="the model's file (default: data/unet.keras)")
-    command.add_argument("--corpus", type=Path, help="folder of the corpus (default: $SPEECH_CORPUS, else in data/)")
+    command.add_argument("--output", type=_path, default=MODEL, help="the model's file (default: data/unet.keras)")
+    command.add_argument("--corpus", type=_path, help="folder of the corpus (default: $SPEECH_CORPUS, else in data/)")
     command.add_argument("--epochs", type=int, default=24, help="default: %(default)s")
     command.add_argument("--steps-per-epoch", type=int, default=200, help="batches in an epoch (default: %(default)s)")
     command.add_argument("--learning-rate", type=float, default=1e-3, help="highest value (default: %(default)s)")
-    command.add_argument("--start", type=Path, help="a trained model to go on from")
+    command.add_argument("--start", type=_path, help="a trained model to go on from")
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     command = commands.add_parser("evaluate", help="measure noisy and enhanced files against clean ones")
-    command.add_argument("--clean", type=Path, required=True, help="folder of clean files")
-    command.add_argument("--noisy", type=Path, required=True, help="folder of noisy files with the same names")
-    command.add_argument("--csv", type=Path, help="file to write the scores of each file to")
-    command.add_argument("--model", type=Path, default=MODEL, help="a trained model (default: the shipped one)")
+    command.add_argument("--clean", type=_path, required=True, help="folder of clean files")
+    command.add_argument("--noisy", type=_path, required=True, help="folder of noisy files with the same names")
+    command.add_argument("--csv", type=_path, help="file to write the scores of each file to")
+    command.add_argument("--model", type=_path, default=MODEL, help="a trained model (default: the shipped one)")
     command = commands.add_parser("download", help="download Mini LibriSpeech and ESC-50, 1 GB, into data/corpus")
-    command.add_argument("--folder", type=Path, default=ROOT / "data" / "corpus", help="default: data/corpus")
+    command.add_argument("--folder", type=_path, default=ROOT / "data" / "corpus", help="default: data/corpus")
     return parser
 
 
@@ -1095,7 +1146,7 @@ def main(arguments=None):
     try:
         return _run(options.pop("command"), options)
     except (OSError, ValueError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", _sentence(error), file=sys.stderr)
         return 2
 
 
