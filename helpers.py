@@ -1021,6 +1021,7 @@ def plot_history(history, title="", ax=None):
     ax.plot(epochs, history["loss"], "o-", label="training")
     ax.plot(epochs, history["val_loss"], "s--", label="validation")
     ax.set(title=title, xlabel="epoch", ylabel="loss")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
     return ax
 

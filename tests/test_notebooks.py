@@ -1,5 +1,6 @@
 """What the committed notebooks must look like. That they run is tested by nbmake."""
 
+import itertools
 import re
 
 import nbformat
@@ -54,7 +55,7 @@ def test_course_structure(notebook):
 
 def test_figures_have_captions_as_alternative_text(notebook):
     for cell in code_cells(notebook):
-        for output, following in zip(cell.outputs, [*cell.outputs[1:], None], strict=True):
+        for output, following in itertools.pairwise([*cell.outputs, None]):
             if "image/png" in output.get("data", {}):
                 alt = output.metadata["image/png"]["alt"]
                 assert following.data["text/markdown"] == f"*{alt}*"
