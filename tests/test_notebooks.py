@@ -1,14 +1,37 @@
-"""What the committed notebooks must look like. That they run is tested by nbmake."""
+"""What the committed notebooks must look like, and that the answers to their exercises are right.
 
+That the notebooks run as they are is tested by nbmake.
+"""
+
+import ast
+import inspect
+import io
 import itertools
 import re
+import shutil
 
+import matplotlib
 import nbformat
+import numpy as np
+import papermill
+import PIL.Image
 import pytest
 
 import helpers
 
 NOTEBOOKS = sorted((helpers.ROOT / "notebooks").glob("*.ipynb"))
+
+# Values for the cells tagged `parameters`: not those of the notebooks, and small where time depends on them.
+OTHER_PARAMETERS = {
+    "01_loading": {"SPAN": 2.0, "CATEGORY": "engine"},
+    "02_visualisation": {"SPAN": 1.5, "CATEGORIES": ["engine", "train"], "SEED": 1, "LIVE": True},
+    "03_blending": {"SPAN": 1.5, "CATEGORY": "rain", "N_FILES": 10, "SEED": 1, "LIVE": True},
+    "04_spectrograms": {"SNR_DB": 0, "SEED": 2},
+    "05_unet_training": {"OVERFIT_STEPS": 2, "EPOCHS": 1, "STEPS_PER_EPOCH": 1},
+    "06_evaluation": {"N_BLENDS": 6, "SEED": 1},
+    "07_denoising_calls": {"SNR_DB": 0},
+    "08_scaling_out": {"N_CALLS": 6, "CALL_SECONDS": 20},
+}
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -20,8 +43,32 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_seven_notebooks():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]
+def prose(notebook):
+    """The text of all markdown cells, without the code in folded answers."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def section(notebook, heading):
+    """The text from a heading to the next one of its level."""
+    return re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", prose(notebook), re.DOTALL | re.MULTILINE)[1]
+
+
+def bullets(text):
+    return re.findall("^- ", text, re.MULTILINE)
+
+
+def exercises(notebook):
+    """The places of the empty cells in which answers go."""
+    return [i for i, cell in enumerate(notebook.cells) if cell.source.startswith("answer = None")]
+
+
+def printed(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def test_numbered_in_order():
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{i + 1:02d}" for i in range(len(NOTEBOOKS))]
 
 
 def test_size():
@@ -33,24 +80,44 @@ def test_executed_in_order_without_errors(notebook):
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     for output in (output for cell in cells for output in cell.outputs):
         assert output.output_type != "error" and output.get("name") != "stderr", output
+        assert "widget" not in " ".join(output.get("data", {}))  # a reader on a code host would see nothing
 
 
 def test_no_absolute_paths(notebook):
     assert not re.search(r"/(home|root|tmp|work|Users)/", nbformat.writes(notebook))
 
 
-def test_cells_are_short(notebook):
+def test_cells_are_short_and_explained(notebook):
     assert max(len(cell.source.splitlines()) for cell in code_cells(notebook)) <= 25
+    lines = [line.strip() for cell in code_cells(notebook) for line in cell.source.splitlines()]
+    n_lines = sum(bool(line) and not line.startswith("#") for line in lines)
+    n_words = len(prose(notebook).split())
+    assert 900 <= n_words <= 2000 and n_words >= 8 * n_lines
 
 
-def test_course_structure(notebook):
-    first, text = notebook.cells[0].source, "\n".join(cell.source for cell in notebook.cells)
-    for row in ("Minutes on a laptop", "You should know", "Reads", "Writes", "Previous", "Next", "**Objectives**"):
-        assert row in first
-    for section in ("## Recap", "## Exercises", "## Where to go on"):
-        assert section in text
-    assert 2 <= text.count("<details><summary>Answer</summary>") <= 4
+def test_opening(notebook):
+    first = notebook.cells[0].source
+    for row in ("Minutes on a laptop", "You should know", "Reads", "Writes", "Previous", "Next"):
+        assert f"| {row} |" in first
+    assert 3 <= len(bullets(first.partition("**Objectives**")[2])) <= 5
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code_cells(notebook)) == 1
+    assert code_cells(notebook)[0].source.endswith("start_notebook()")
+    assert "OK: " in printed(code_cells(notebook)[0])
+
+
+def test_ending(notebook):
+    assert 3 <= len(bullets(section(notebook, "Recap"))) <= 6
+    assert len(bullets(section(notebook, "Where to go on"))) >= 2
+
+
+def test_exercises_have_a_cell_a_check_and_a_folded_answer(notebook):
+    places = exercises(notebook)
+    assert 2 <= len(places) <= 4
+    for number, i in enumerate(places, 1):
+        task, _, check, answer = notebook.cells[i - 1 : i + 3]
+        assert f"**{number}.**" in task.source
+        assert "check(answer, " in check.source and printed(check).startswith("No answer yet")
+        assert answer.source.startswith("<details><summary>Answer</summary>") and "answer = " in answer.source
 
 
 def test_figures_have_captions_as_alternative_text(notebook):
@@ -61,8 +128,126 @@ def test_figures_have_captions_as_alternative_text(notebook):
                 assert following.data["text/markdown"] == f"*{alt}*"
 
 
-def test_links_inside_the_repository_resolve(notebook):
+def test_players_are_announced(notebook):
+    text = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            for target in re.findall(r"\]\(([^)#:]+)\)", cell.source):
-                assert (helpers.ROOT / "notebooks" / target).exists(), target
+            text = cell.source
+        elif any("<audio" in output.get("data", {}).get("text/html", "") for output in cell.outputs):
+            assert "you should hear" in " ".join(text.lower().split()), cell.source
+
+
+DOCUMENTS = [*NOTEBOOKS, *helpers.ROOT.glob("*.md"), *helpers.ROOT.glob("notebooks/*.md")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_inside_the_repository_resolve(path):
+    text = prose(nbformat.read(path, as_version=4)) if path.suffix == ".ipynb" else path.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (path.parent / target).exists(), target
+
+
+def definitions(source):
+    """The functions, classes and constants that Python source defines at its top level, from names to text."""
+    found, lines = {}, source.splitlines()
+    for node in ast.parse(source).body:
+        text = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = text
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = text.partition("  #")[0]
+    return found
+
+
+MODULE = definitions(inspect.getsource(helpers))
+
+
+def test_what_a_notebook_shows_of_the_module_is_what_the_module_holds(notebook):
+    for cell in code_cells(notebook):
+        for name, text in definitions(cell.source).items():
+            assert MODULE.get(name, text) == text
+        for name in re.findall(r"inspect\.getsource\((?:helpers\.)?(\w+)\)", cell.source):
+            assert MODULE[name] in printed(cell)
+
+
+@pytest.fixture(scope="session")
+def course(tmp_path_factory):
+    """A copy of the course: a run with other values must not change the figures of the README."""
+    folder = tmp_path_factory.mktemp("course")
+    for name in ("helpers.py", "requirements.txt"):
+        shutil.copy(helpers.ROOT / name, folder)
+    for name in ("notebooks", "images"):
+        shutil.copytree(helpers.ROOT / name, folder / name, ignore=shutil.ignore_patterns(".*"))
+    (folder / "data").symlink_to(helpers.ROOT / "data")
+    return folder
+
+
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+def test_answers_are_right_also_with_other_parameters(name, course):
+    notebook = nbformat.read(course / "notebooks" / f"{name}.ipynb", as_version=4)
+    for i in exercises(notebook):
+        notebook.cells[i].source = re.search(r"```python\n(.*?)```", notebook.cells[i + 2].source, re.DOTALL)[1]
+    nbformat.write(notebook, course / f"{name}.ipynb")
+    parameters = OTHER_PARAMETERS.get(name, {})
+    run = papermill.execute_notebook(
+        course / f"{name}.ipynb", None, parameters, cwd=course / "notebooks", progress_bar=False
+    )
+    checks = [cell for cell in code_cells(run) if "check(answer, " in cell.source]
+    assert [printed(cell) for cell in checks] == ["Right.\n"] * len(checks) and checks
+    views = [output for cell in code_cells(run) for output in cell.outputs if "widget-view" in str(output.get("data"))]
+    assert len(views) == parameters.get("LIVE", False)  # with LIVE there is one slider
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "tolerance", "verdict"),
+    [
+        (None, 3, 0, "No answer yet"),
+        (3, 3.0, 0, "Right."),
+        (3.2, 3, 0.5, "Right."),
+        (5, 3, 0.5, "too high by 2"),
+        (-1, 3, 0.5, "too low by 4"),
+        (float("nan"), 3, 0, "NaN"),
+        (float("inf"), 3, 0, "too high"),
+        ("three", 3, 0, "not str"),
+        ("a", "a", 0, "Right."),
+        ("b", "a", 0, "not 'b'"),
+        ([1, 2], [1, 2], 0, "Right."),
+        ([1, 2, 4], [1, 2, 3], 0.5, "1 of 3 values are off, by up to 1"),
+        ([1, 2], [1, 2, 3], 0, "shape is (2,), but (3,)"),
+        ([1j], [1], 0, "1 of 1 values are off"),
+        ([[1], [1, 2]], [1, 2], 0, "not list"),
+    ],
+)
+def test_check_says_in_one_line_what_is_wrong(answer, expected, tolerance, verdict, capsys):
+    helpers.check(answer, expected, tolerance)
+    said = capsys.readouterr().out
+    assert verdict in said and said.count("\n") == 1
+
+
+def test_versions_are_read_from_the_requirements(tmp_path, capsys):
+    with matplotlib.rc_context():
+        helpers.start_notebook()
+    assert "numpy" in capsys.readouterr().out
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("# comment\nnumpy>=1  # fine\nscipy>=9999\nlibrosa<0.1\nno-such-package>=1\n")
+    versions, problems = helpers.installed_versions(requirements)
+    assert [text.split()[0] for text in versions] == ["numpy", "scipy", "librosa"]
+    expected = "scipy .* is too old", "librosa .* is newer than", "no-such-package is missing"
+    for problem, pattern in zip(problems, expected, strict=True):
+        assert re.match(pattern, problem)
+
+
+def test_figures_keep_their_colours(tmp_path, monkeypatch):
+    """The palette of a small file must hold the rare colours as well, such as the bright dots of a spectrogram."""
+    monkeypatch.setattr(helpers, "ROOT", tmp_path)
+    (tmp_path / "images").mkdir()
+    spectrogram = np.zeros((128, 128), complex)
+    spectrogram[64, ::32] = np.geomspace(0.01, 10, 4)
+    ax = helpers.plot_spectrogram(spectrogram)
+    for _ in range(2):  # the layout settles with the second drawing
+        drawn = io.BytesIO()
+        ax.figure.savefig(drawn, dpi=100)
+    helpers.show(ax, "Four dots.", "dots.png")
+    images = [PIL.Image.open(file).convert("RGB") for file in (drawn, tmp_path / "images" / "dots.png")]
+    before, after = (np.asarray(image, dtype=int) for image in images)
+    assert np.abs(before - after).max() <= 0.02 * 255
