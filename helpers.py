@@ -807,7 +807,8 @@ def export(model, target):
     if not hasattr(model, "export"):
         raise ValueError("only a Keras model can be exported: name a .keras file")
     model.predict_on_batch(np.zeros((1, N_FFT // 2 + 1, FRAME_MULTIPLE, 2), np.float32))  # Keras wants it called before
-    with written_whole(target) as part:
+    with written_whole(target) as part, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # tf2onnx's own affair
         model.export(part, format=formats[target.suffix], verbose=False)
 
 
