@@ -376,6 +376,7 @@ def telephone(signal, law="ULAW"):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+# librosa has these functions too, but importing them takes longer than denoising a short call.
 # A Hann window, periodic: the sample after its last one would be zero again.
 WINDOW = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
 
@@ -775,7 +776,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         "learning_rate": learning_rate,
         "seed": seed,
         "hours_of_audio": round(hours, 2),
-        "hours_of_audio_in_all": round(hours + origin.get("hours_of_audio_in_all", origin.get("hours_of_audio", 0)), 2),
+        "hours_of_audio_in_all": round(hours + origin.get("hours_of_audio_in_all", 0), 2),
         "minutes_of_training": round(history["seconds"].sum() / 60, 1),
         "parameters": model.count_params(),
         "corpus_minutes": minutes,
@@ -830,7 +831,7 @@ def _minutes_by_source(corpus, files):
 # Denoising: notebook 07
 # ---------------------------------------------------------------------------------------------------------------------
 
-BLOCK = 54  # s of a recording that are read, denoised and written at a time: a minute with its context
+BLOCK = 54  # s that are read, denoised and written at a time: a minute with its context; more than twice CONTEXT
 CONTEXT = 3  # s on each side of a block that are computed and thrown away; the network sees 1.7 s far, resampling less
 
 
@@ -848,6 +849,7 @@ class OnnxModel:
         self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
 
     def predict_on_batch(self, inputs):
+        """Float32 `(batch, 128, frames, 2)` to the same shape; 16 must divide the number of frames."""
         return self.session.run(None, {self.session.get_inputs()[0].name: inputs})[0]
 
 
@@ -959,7 +961,8 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
 
     Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap by
         more than it sees: no join can be heard, and the result is that of the whole at once.
-    Raises ValueError if the array is empty, has more than two axes, or holds NaN, infinity or values near 1e38.
+    Raises ValueError if the array is empty, has more than two axes, or holds NaN, infinity or values near 1e38; if the
+        rate is no integer from 1 kHz to 1 MHz, or `mix` lies outside of 0 to 1.
     """
     noisy = np.asarray(noisy, dtype=np.float32)
     if noisy.ndim not in (1, 2) or noisy.size == 0:
@@ -1080,7 +1083,7 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
 
     Returns: a DataFrame with a row per file: path; status, one of "done", "skipped" and "failed"; and error, which says
         why a file failed. Such a file stops nothing.
-    Raises ValueError if there is no sound file, or if one folder lies in the other.
+    Raises ValueError if there is no sound file, if one folder lies in the other, or if `mix` lies outside of 0 to 1.
     """
     from tqdm import tqdm
 
