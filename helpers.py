@@ -21,6 +21,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import uuid
 import warnings
@@ -162,6 +163,27 @@ def written_whole(path):
         part.unlink(missing_ok=True)
 
 
+_STDERR = threading.Lock()  # two threads that put back what they found would leave it silent for ever
+
+
+@contextlib.contextmanager
+def _libraries_silent():
+    """Hide what libraries in C write to the standard error stream past Python."""
+    with _STDERR:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # a service may have none
+            yield
+            return
+        with open(os.devnull, "wb") as devnull:
+            os.dup2(devnull.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
 def _open_audio(path):
     """Open a sound file for reading; say in one sentence why it can't be read and what to do."""
     path = Path(path)
@@ -173,7 +195,8 @@ def _open_audio(path):
         raise ValueError(f"{path} is empty: copy or record it again")
     path.open("rb").close()  # libsndfile does not tell why it may not read a file
     try:
-        return sf.SoundFile(path)
+        with _libraries_silent():  # the MP3 decoder comments on damaged files
+            return sf.SoundFile(path)
     except (sf.LibsndfileError, TypeError) as error:  # soundfile raises TypeError for names such as x.raw
         reason = getattr(error, "error_string", error)
         raise ValueError(
@@ -198,7 +221,8 @@ def read_audio(path, offset=0.0, duration=None):
             if offset:  # some codecs (GSM 6.10) can't seek
                 file.seek(min(round(offset * file.samplerate), file.frames))
             frames = file.frames if duration is None else round(duration * file.samplerate)
-            signal = file.read(frames, dtype="float32", always_2d=True).T
+            with _libraries_silent():
+                signal = file.read(frames, dtype="float32", always_2d=True).T
         except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
             raise ValueError(f"{path} is damaged ({error}): copy or record it again") from None
     if signal.size == 0:
@@ -354,15 +378,15 @@ def random_blends(speech_frames, noise_frames, n_samples=N_SAMPLES, snr_db=(-5, 
     return speech, *blend(speech, noise, rng.uniform(*snr_db, size=n_samples))
 
 
-def telephone(signal, law="ULAW"):
-    """Pass a signal `(samples,)` at 8 kHz through a telephone channel: 300 to 3400 Hz, then G.711 and back.
+def telephone(signal, law="ULAW", band_hz=(300, 3400)):
+    """Pass a signal `(samples,)` at 8 kHz through a telephone channel: a band-pass filter, then G.711 and back.
 
-    `law` is "ULAW" (North America, Japan) or "ALAW" (elsewhere). The band-pass filter has no delay; G.711 clips to
-    [-1, 1] and keeps 8 bits a sample, ITU-T recommendation G.711 (1988).
+    `law` is "ULAW" (North America, Japan) or "ALAW" (elsewhere); `band_hz` are the lowest and highest frequency that
+    pass. The filter has no delay; G.711 clips to [-1, 1] and keeps 8 bits a sample, ITU-T recommendation G.711 (1988).
     """
     from scipy.signal import butter, sosfiltfilt
 
-    band = butter(4, (300, 3400), "bandpass", fs=SAMPLE_RATE, output="sos")
+    band = butter(4, band_hz, "bandpass", fs=SAMPLE_RATE, output="sos")
     # Zeros on both sides let the filter ring out, and let it take signals shorter than itself.
     filtered = sosfiltfilt(band, np.pad(signal, SAMPLE_RATE // 10))[SAMPLE_RATE // 10 : -SAMPLE_RATE // 10]
     coded = io.BytesIO()
@@ -460,16 +484,10 @@ def from_network(channels, level):
 def _keras():
     """Import Keras on first use, since it takes seconds, and without the messages of TensorFlow's start."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # silences what comes later
-    stderr = os.dup(2)  # the first messages come from C++ before it has read that
-    with open(os.devnull, "wb") as devnull:
-        os.dup2(devnull.fileno(), 2)
-    try:
+    with _libraries_silent():  # the first messages come before that has been read
         import keras
 
         keras.ops.zeros(1)
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
     return keras
 
 
@@ -555,7 +573,8 @@ def spectral_loss(y_true, y_pred):
     power = ops.sum(ops.square(speech), axis=axes)
     distortion = ops.sum(ops.square(speech - enhanced), axis=axes)
     sdr = ops.log10((power + 1e-6) / (distortion + 1e-3 * power + 1e-6))
-    return 0.6 * magnitude_error + 0.4 * complex_error - 0.05 * sdr + 0.04 * hearing_loss(speech, enhanced)
+    heard = 0.06 * hearing_loss(speech, enhanced) + 0.5 * intelligibility_loss(speech, enhanced)
+    return 0.6 * magnitude_error + 0.4 * complex_error - 0.2 * sdr + heard
 
 
 N_BARK = 42  # bands that P.862 divides the narrow band into
@@ -601,20 +620,52 @@ def hearing_loss(speech, enhanced):
     return 0.1 * over_time(in_frame) + 0.0309 * over_time(added_in_frame)
 
 
+def third_octave_bands():
+    """Weights `(128, 15)` that add up the power of STFT bins in third octaves from 150 Hz to 3.8 kHz."""
+    frequency = librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT)[:, None]
+    centres = 150 * 2 ** (np.arange(15) / 3)
+    return (np.abs(np.log2(np.maximum(frequency, 1) / centres)) < 1 / 6).astype(np.float32)
+
+
+def intelligibility_loss(speech, enhanced):
+    """How much intelligibility is lost: 1 - ESTOI, roughly, `(batch,)` for spectrograms `(batch, 128, frames, 2)`.
+
+    ESTOI (Jensen, 2016) compares how loudness moves: in pieces of 384 ms, the envelopes of third octaves, normalised
+    over time and then over the bands, are correlated. Silent frames, 40 dB below the loudest, don't count.
+    """
+    ops = _keras().ops
+
+    def pieces(frames):  # (batch, ..., frames) to (batch, ..., pieces, 48 frames of 8 ms)
+        return ops.extract_sequences(frames, 48, 12)
+
+    def normalised(x, axis):
+        x = x - ops.mean(x, axis=axis, keepdims=True)
+        return x / ops.sqrt(ops.sum(ops.square(x), axis=axis, keepdims=True) + 1e-6)
+
+    def envelopes(spectrogram):  # (batch, 15 bands, pieces, 48)
+        power = ops.einsum("bftc,fk->bkt", ops.square(spectrogram), third_octave_bands())
+        return normalised(normalised(pieces(ops.sqrt(power + 1e-6)), axis=-1), axis=1)
+
+    correlation = ops.sum(envelopes(speech) * envelopes(enhanced), axis=1)
+    power = ops.sum(ops.square(speech), axis=(1, 3))
+    audible = pieces(ops.cast(power > 1e-4 * ops.max(power, axis=-1, keepdims=True), "float32"))
+    return ops.sum((1 - correlation) * audible, axis=(1, 2)) / (ops.sum(audible, axis=(1, 2)) + 1)
+
+
 class BlendedSpeech:
     """An endless supply of training batches, blended on the fly; batch `i` depends on the seed and on `i` alone.
 
     Args:
         speech, noise: tables by `list_speech` and `list_noise`, already cut down to one split.
         batch_size: blends in a batch.
-        n_frames: STFT frames in a blend; 256 are 2 s.
+        n_frames: STFT frames in a blend; 384 are 3 s, about as far as the network sees.
         seed: another seed gives other blends.
 
     `source[i]` is `(inputs, targets)`, float32 `(batch_size, 128, n_frames, 2)` and `(batch_size, 128, n_frames, 4)`:
     the noisy spectrogram, and those of noise and speech side by side. Memory use does not depend on the corpus.
     """
 
-    def __init__(self, speech, noise, batch_size=12, n_frames=256, seed=0):
+    def __init__(self, speech, noise, batch_size=8, n_frames=384, seed=0):
         self.speech, self.noise, self.batch_size, self.seed = speech, noise, batch_size, seed
         self.n_samples = n_frames * HOP_LENGTH_FFT
 
@@ -624,8 +675,7 @@ class BlendedSpeech:
         speech, noise, noisy = np.swapaxes(blends, 0, 1)  # each (batch_size, n_samples)
         # Calls hold pauses and loud words: the network must not rely on speech at one level.
         level = signal_level(noisy) * 10 ** (rng.uniform(-10, 10, self.batch_size) / 20)
-        channel = np.stack([self.random_channel(rng) for _ in range(self.batch_size)])[..., None]
-        speech, noise = (to_network(stft(signal) * channel, level) for signal in (speech, noise))
+        speech, noise = (to_network(stft(signal) * self.random_tilts(rng), level) for signal in (speech, noise))
         return speech + noise, np.concatenate([noise, speech], axis=-1)
 
     def random_blend(self, rng):
@@ -633,7 +683,13 @@ class BlendedSpeech:
         row = self.speech.iloc[rng.integers(len(self.speech))]
         speech = self.random_speech(row, rng)
         noise = self.random_noise(row.speaker, rng) if rng.random() > 0.02 else np.zeros_like(speech)
-        return speech, *blend(speech, noise, rng.uniform(-7, 20))
+        noise, noisy = blend(speech, noise, rng.uniform(-7, 20))
+        if rng.random() < 0.3:  # a call: the codec adds a noise of its own, which depends on the level
+            gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
+            line = {"law": rng.choice(["ULAW", "ALAW"]), "band_hz": (rng.uniform(50, 350), rng.uniform(3200, 3900))}
+            speech, noisy = telephone(gain * speech, **line), telephone(gain * noisy, **line)
+            noise = noisy - speech
+        return speech, noise, noisy
 
     def random_speech(self, row, rng):
         """A crop of the utterance in a row of the table, float32 `(n_samples,)`; a shorter one is zero-padded."""
@@ -665,16 +721,11 @@ class BlendedSpeech:
             parts = [np.fft.irfft(spectrum, self.n_samples)]
         return sum(part / signal_level(part) for part in parts)
 
-    def random_channel(self, rng):
-        """Gain of a recording chain at each of the 128 bins: often flat, at times tilted or cut to a telephone band."""
-        frequency = np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
-        gain = np.ones(len(frequency), dtype=np.float32)
-        if rng.random() < 0.3:
-            gain *= 10 ** (rng.uniform(-15, 15) * (frequency / 4000 - 0.5) / 20)
-            if rng.random() < 0.5:
-                low, high = rng.uniform(100, 350), rng.uniform(3200, 3900)
-                gain *= 1 / np.sqrt(1 + (low / np.maximum(frequency, 1)) ** 8) / np.sqrt(1 + (frequency / high) ** 40)
-        return gain.astype(np.float32)
+    def random_tilts(self, rng):
+        """Gains of microphones at each bin, `(batch_size, 128, 1)`: mostly flat, at times darker or brighter."""
+        tilt_db = rng.uniform(-15, 15, self.batch_size) * (rng.random(self.batch_size) < 0.3)
+        position = np.linspace(-0.5, 0.5, N_FFT // 2 + 1)  # of the bin, from 0 to 4 kHz
+        return 10 ** (tilt_db[:, None, None] / 20 * position[:, None])
 
 
 def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_rate=1e-3, start=None, seed=0):
@@ -845,7 +896,8 @@ class OnnxModel:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # 0: as many as there are cores
+        threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list has one for each level of nesting
+        options.intra_op_num_threads = int(threads or 0)  # 0: as many as there are cores
         self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
 
     def predict_on_batch(self, inputs):
@@ -983,7 +1035,8 @@ def _read_chunks(path, rate):
     with _open_audio(path) as file:
         while True:
             try:
-                chunk = file.read(BLOCK * rate, dtype="float32", always_2d=True)
+                with _libraries_silent():
+                    chunk = file.read(BLOCK * rate, dtype="float32", always_2d=True)
             except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
                 raise ValueError(f"it is damaged ({error}): copy or record it again") from None
             if len(chunk):
@@ -1045,6 +1098,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0):
                     file.write(samples / peak if clips else samples)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+    except FileNotFoundError:  # it names what has vanished, the source or the target's folder
+        raise
     except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were written
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"{target} could not be written ({reason}): check the disk, or choose another format") from None
@@ -1062,12 +1117,14 @@ def _sentence(error):
 
 
 def _try_denoise(source, target, model, mix):
-    """Denoise a file; return what went wrong, in one line, or nothing."""
-    try:
-        denoise_file(source, target, model, mix)
-    except (OSError, ValueError) as error:
-        return _sentence(error)
-    return ""
+    """Denoise a file; return (error, warning): what went wrong, and what to know, each in one line or empty."""
+    with warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
+        warnings.simplefilter("always", UserWarning)
+        try:
+            denoise_file(source, target, model, mix)
+        except (OSError, ValueError) as error:
+            return _sentence(error), ""
+    return "", "; ".join(str(warning.message) for warning in told if warning.category is UserWarning)
 
 
 def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False, client=None):
@@ -1081,8 +1138,8 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
             machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
             By default, files are denoised one after the other.
 
-    Returns: a DataFrame with a row per file: path; status, one of "done", "skipped" and "failed"; and error, which says
-        why a file failed. Such a file stops nothing.
+    Returns: a DataFrame with a row per file: path; status, one of "done", "skipped" and "failed"; error, which says
+        why a file failed; and warning, such as that a file was cut. Neither stops the others.
     Raises ValueError if there is no sound file, if one folder lies in the other, or if `mix` lies outside of 0 to 1.
     """
     from tqdm import tqdm
@@ -1107,13 +1164,15 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
         results = ((path, _try_denoise(path, targets[path], load_model(model), mix)) for path in todo)
     else:
         results = _denoise_on(client, {path: targets[path] for path in todo}, model, mix)
-    errors = dict(tqdm(results, total=len(todo), unit="file", disable=None))
-    status = ["skipped" if path not in errors else "failed" if errors[path] else "done" for path in paths]
-    return pd.DataFrame({"path": paths, "status": status, "error": [errors.get(path, "") for path in paths]})
+    told = dict(tqdm(results, total=len(todo), unit="file", disable=None))
+    table = pd.DataFrame([(path, *told.get(path, ("", ""))) for path in paths], columns=["path", "error", "warning"])
+    status = ["skipped" if path not in told else "failed" if told[path][0] else "done" for path in paths]
+    table.insert(1, "status", status)
+    return table
 
 
 def _denoise_on(client, targets, model, mix):
-    """Yield (path, error) for each of the files, in the order in which the workers of a cluster get them done."""
+    """Yield (path, (error, warning)) for each file, in the order in which the workers of a cluster get them done."""
     from distributed import as_completed
 
     futures = {
@@ -1121,7 +1180,8 @@ def _denoise_on(client, targets, model, mix):
     }
     for future in as_completed(futures):
         # A worker that dies is replaced, and its files are done again; one that kills several workers is given up.
-        yield futures[future], _sentence(future.exception()) if future.status == "error" else future.result()
+        failed = future.status == "error"
+        yield futures[future], (_sentence(future.exception()), "") if failed else future.result()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1369,21 +1429,28 @@ def show(axes, caption, image=None):
         image: a file name in images/ to save the figure under, for the README.
     """
     import matplotlib.pyplot as plt
-    import PIL.Image
     from IPython.display import Image, Markdown, display
 
     figure = np.ravel(axes)[0].figure
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, dpi=100)
-    # A palette of 256 colours takes a third of the space. Chosen by range rather than by frequency, it also has the few
-    # bright dots of a spectrogram, and no colour is off by more than 2 %.
-    palette = PIL.Image.Quantize.MAXCOVERAGE
-    PIL.Image.open(drawn).convert("RGB").quantize(256, palette).save(small, "png", optimize=True)
+    picture = packed_png(figure)
     if image is not None:
-        (ROOT / "images" / image).write_bytes(small.getvalue())
-    display(Image(small.getvalue(), alt=caption))
+        (ROOT / "images" / image).write_bytes(picture)
+    display(Image(picture, alt=caption))
     display(Markdown(f"*{caption}*"))
     plt.close(figure)
+
+
+def packed_png(figure, dpi=100):
+    """Draw a figure as the bytes of a PNG file with 256 colours, a third of the size of one with all."""
+    import PIL.Image
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, dpi=dpi)
+    # Colours chosen by range rather than by frequency include the few bright dots of a spectrogram, and none is off by
+    # more than 2 %.
+    palette = PIL.Image.Quantize.MAXCOVERAGE
+    PIL.Image.open(drawn).convert("RGB").quantize(256, palette).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1552,8 +1619,9 @@ def _run_folder(processes, scheduler, **options):
             table = helpers.denoise_folder(**options, client=client)
     else:
         table = denoise_folder(**options)
-    for error in table.loc[table["status"] == "failed", "error"]:
-        print(f"error: {error}", file=sys.stderr)
+    for kind in ("warning", "error"):
+        for text in table[kind][table[kind] != ""].unique():
+            print(f"{kind}: {text}", file=sys.stderr)
     print(", ".join(f"{(table['status'] == status).sum()} {status}" for status in ("done", "skipped", "failed")))
     return int((table["status"] == "failed").any())
 

@@ -92,8 +92,11 @@ def require_outputs(name, notebook):
 
 
 def without_answers(notebook):
-    """Leave out the cells with folded answers, in place."""
+    """Leave out the cells with folded answers, and fold the source of those that check an answer, in place."""
     notebook.cells = [cell for cell in notebook.cells if "<summary>Answer</summary>" not in cell.source]
+    for cell in notebook.cells:
+        if "check(answer, " in cell.source:
+            cell.metadata["jupyter"] = {"source_hidden": True}
     return notebook
 
 

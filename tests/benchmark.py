@@ -17,6 +17,7 @@ import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import helpers
+from data.make_baseline import original_unet
 
 RATE = helpers.SAMPLE_RATE
 
@@ -58,30 +59,6 @@ def reduce_noise(source, target):
 
     signal, rate = sf.read(source, dtype="float32")
     sf.write(target, noisereduce.reduce_noise(signal, rate), rate)
-
-
-def original_unet():
-    """The U-Net of github.com/vbelz/Speech-enhancement, untrained."""
-    import keras
-    from keras import layers
-
-    def convolve(x, width, kernel=3):
-        x = layers.Conv2D(width, kernel, padding="same", kernel_initializer="he_normal")(x)
-        return layers.LeakyReLU()(x)
-
-    x = inputs = keras.Input((128, 128, 1))
-    skips = []
-    for width in (16, 32, 64, 128):
-        x = convolve(convolve(x, width), width)
-        x = layers.Dropout(0.5)(x) if width == 128 else x
-        skips.append(x)
-        x = layers.MaxPooling2D()(x)
-    x = layers.Dropout(0.5)(convolve(convolve(x, 256), 256))
-    for skip in reversed(skips):
-        width = skip.shape[-1]
-        x = layers.concatenate([skip, convolve(layers.UpSampling2D()(x), width, kernel=2)])
-        x = convolve(convolve(x, width), width)
-    return keras.Model(inputs, layers.Conv2D(1, 1, activation="tanh")(x))
 
 
 def denoise_by_windows():

@@ -1,5 +1,6 @@
 """Unit and property tests of helpers.py, in its order. They need no network, and the shipped model in few places."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
@@ -486,6 +487,11 @@ def test_telephone_keeps_the_length(n_samples):
     assert np.isfinite(passed).all()
 
 
+def test_telephone_band_can_be_chosen():
+    deep = np.sin(2 * np.pi * 100 / 8000 * np.arange(8000)).astype(np.float32) / 2
+    assert np.std(helpers.telephone(deep, band_hz=(50, 3400))) > 0.3 > 0.03 > np.std(helpers.telephone(deep))
+
+
 def test_telephone_laws_differ():
     signal = noise(8000)
     u_law, a_law = helpers.telephone(signal, "ULAW"), helpers.telephone(signal, "ALAW")
@@ -622,15 +628,32 @@ def test_hearing_loss(speech):
     assert 1 < losses[-1] < 6  # at 0 dB, points of PESQ, roughly
 
 
+def test_third_octave_bands():
+    weights = helpers.third_octave_bands()
+    assert weights.shape == (128, 15)
+    assert (weights.sum(axis=0) >= 1).all() and (weights.sum(axis=1) <= 1).all()
+
+
+@pytest.mark.parametrize("snr_db", [-5, 5, 15])
+def test_intelligibility_loss_is_close_to_estoi(speech, snr_db):
+    _, noisy = helpers.blend(speech, noise(*speech.shape, level=1), snr_db)
+    level = helpers.signal_level(noisy)
+    pair = [helpers.to_network(helpers.stft(x), level)[None] for x in (speech, noisy)]
+    loss = np.asarray(helpers.intelligibility_loss(*pair))
+    assert loss == pytest.approx([1 - helpers.measure(speech, noisy)["estoi"]], abs=0.07)
+    assert np.asarray(helpers.intelligibility_loss(pair[0], pair[0])) == pytest.approx([0], abs=0.01)
+
+
+@pytest.mark.parametrize("loss_of", [helpers.hearing_loss, helpers.intelligibility_loss])
 @pytest.mark.parametrize("silent", ["speech", "enhanced", "both"])
-def test_hearing_loss_of_silence_has_finite_gradients(silent):
+def test_losses_of_silence_have_finite_gradients(silent, loss_of):
     import tensorflow as tf
 
-    speech = tf.constant(noise(2, 128, 16, 2, level=0 if silent in ("speech", "both") else 1))
-    enhanced = tf.constant(noise(2, 128, 16, 2, level=0 if silent in ("enhanced", "both") else 1, seed=1))
+    speech = tf.constant(noise(2, 128, 64, 2, level=0 if silent in ("speech", "both") else 1))
+    enhanced = tf.constant(noise(2, 128, 64, 2, level=0 if silent in ("enhanced", "both") else 1, seed=1))
     with tf.GradientTape() as tape:
         tape.watch(enhanced)
-        loss = helpers.hearing_loss(speech, enhanced)
+        loss = loss_of(speech, enhanced)
     assert loss.shape == (2,) and np.isfinite(loss).all()
     assert np.isfinite(tape.gradient(loss, enhanced)).all()
 
@@ -1135,6 +1158,17 @@ def test_what_is_left_of_a_cut_file_is_denoised(tmp_path, ending, subtype):
     assert helpers.si_sdr(expected[:40000], left[:40000]) > (10 if subtype == "GSM610" else 20)
 
 
+def test_decoder_of_a_damaged_mp3_says_nothing(tmp_path, capfd):
+    content = bytearray(write_format(tmp_path / "a.mp3", "MPEG_LAYER_III", 8000, seconds=2).read_bytes())
+    content[1000:4000:50] = bytes(255 - byte for byte in content[1000:4000:50])
+    (tmp_path / "a.mp3").write_bytes(content)
+    with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
+        helpers.denoise_file(tmp_path / "a.mp3", tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert capfd.readouterr().err == ""
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
+
+
 @pytest.mark.parametrize("rate", [1, 2**31 - 1])
 def test_denoise_file_refuses_rates_that_no_recording_has(tmp_path, rate):
     source = write(tmp_path / "a.wav", noise(100))
@@ -1163,6 +1197,14 @@ def test_denoise_file_that_is_read_in_small_pieces(tmp_path, monkeypatch):
 def test_denoise_file_that_is_missing_onto_one_that_exists(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.wav does not exist: check the path"):
         helpers.denoise_file(tmp_path / "missing.wav", write(tmp_path / "b.wav"), HEARS_NO_NOISE)
+
+
+def test_denoise_file_that_vanishes(tmp_path, monkeypatch):
+    source = write(tmp_path / "a.wav")
+    monkeypatch.setattr(helpers, "load_model", lambda model: source.unlink() or model)
+    with pytest.raises(FileNotFoundError, match=r"a\.wav does not exist"):
+        helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert visible(tmp_path) == []
 
 
 def test_denoise_file_of_nan(tmp_path):
@@ -1305,7 +1347,7 @@ print(*sys.modules, sep="\\n")
 
 
 def status_by_name(table):
-    assert list(table) == ["path", "status", "error"]
+    assert list(table) == ["path", "status", "error", "warning"]
     assert ((table["error"] != "") == (table["status"] == "failed")).all()
     return {path.name: status for path, status in zip(table["path"], table["status"], strict=True)}
 
@@ -1500,6 +1542,13 @@ def test_export_to_litert_agrees(call, exported, keras_noise):
 
 def test_shipped_models_agree(call, keras_noise):
     assert decibel(predicted_noise(call, helpers.RUNTIME_MODEL) - keras_noise, keras_noise) < -60
+
+
+@pytest.mark.parametrize("threads", ["", "1", "2,1"])
+def test_threads_of_the_runtime(fixed_model, monkeypatch, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    session = helpers.OnnxModel(fixed_model).session
+    assert session.get_session_options().intra_op_num_threads == int(threads[:1] or 0)
 
 
 @pytest.mark.parametrize("name", ["unet.pb", "unet", "unet.keras"])
@@ -1703,7 +1752,7 @@ def test_main_denoises_a_folder(tmp_path, fixed_model, capsys):
     write(tmp_path / "calls/a.wav")
     arguments = ("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model)
     assert run_main(*arguments) == 0
-    assert capsys.readouterr().out == "1 done, 0 skipped, 0 failed\n"
+    assert capsys.readouterr() == ("1 done, 0 skipped, 0 failed\n", "")
     (tmp_path / "calls/bad.wav").write_text("This is no audio.\n")
     assert run_main(*arguments) == 1
     out, err = capsys.readouterr()
@@ -1714,15 +1763,17 @@ def test_main_denoises_a_folder(tmp_path, fixed_model, capsys):
 
 
 def test_main_denoises_a_folder_on_a_cluster(tmp_path, client, fixed_model, capsys):
-    for name in ("a.wav", "deep/b.wav"):
+    for name in ("a.wav", "deep/b.wav", "cut.wav"):
         write(tmp_path / "calls" / name)
+    os.truncate(tmp_path / "calls/cut.wav", 2000)
     (tmp_path / "calls/bad.wav").write_text("This is no audio.\n")
     arguments = ("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model)
     assert run_main(*arguments, "--scheduler", client.scheduler.address) == 1
     out, err = capsys.readouterr()
-    assert out == "2 done, 0 skipped, 1 failed\n"
+    assert out == "3 done, 0 skipped, 1 failed\n"
     assert [line for line in err.splitlines() if line.startswith("error:") and "bad.wav" in line]
-    assert visible(tmp_path / "out") == ["a.wav", "deep/b.wav"]
+    assert [line for line in err.splitlines() if line.startswith("warning:") and "cut.wav" in line]
+    assert visible(tmp_path / "out") == ["a.wav", "cut.wav", "deep/b.wav"]
 
 
 def test_main_denoises_a_folder_by_two_processes(tmp_path, fixed_model):

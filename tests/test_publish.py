@@ -46,6 +46,8 @@ def test_class_has_neither_answers_nor_outputs(tmp_path):
         text = "\n".join(cell.source for cell in notebook.cells)
         assert "<details>" not in text and "answer = None" in text and "check(answer" in text
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+        checks = [cell for cell in notebook.cells if "check(answer, " in cell.source]
+        assert checks and all(cell.metadata["jupyter"]["source_hidden"] for cell in checks)
         originals = [cell.source for cell in original.cells if cell.cell_type == "code"]
         assert [cell.source for cell in notebook.cells if cell.cell_type == "code"] == originals
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
