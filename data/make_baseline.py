@@ -1,18 +1,20 @@
 """Trains the recipe of github.com/vbelz/Speech-enhancement, from which this course took its idea, as a baseline.
 
-Run it in the folder above as `python -m data.make_baseline OUTPUT.keras --epochs 8`; `make_results.py` measures the
-result. Its U-Net, its scaling of decibels and its loss are those of the original; its blends are those of `train`.
-Repaired are the faults that damaged speech before any noise was removed: the windows are cut from one spectrogram,
-so that there are no seams and no rest is left out; the reference of the decibels is the same both ways; what is
-removed is a gain, so that a network that predicts no noise changes nothing; and the level is kept.
+Run it in the folder above as `python -m data.make_baseline OUTPUT.keras`; `make_results.py` measures the result. Its U-Net,
+its scaling of decibels and its loss are those of the original; its blends are those of `train`. Repaired are the faults
+that damaged speech before any noise was removed: the windows are cut from one spectrogram, so that there are no seams
+and no rest is left out; the reference of the decibels is the same both ways; what is removed is a gain, so that a network
+that predicts no noise changes nothing; and the level is kept.
 """
 
 import argparse
+import json
+import time
 from pathlib import Path
 
 import numpy as np
 
-from helpers import BlendedSpeech, find_corpus, istft, list_noise, list_speech, stft
+from helpers import SAMPLE_RATE, BlendedSpeech, find_corpus, istft, list_noise, list_speech, stft
 
 WINDOW = 128  # frames that the network sees at a time, 1 s
 
@@ -100,8 +102,13 @@ def main():
     keras.utils.set_random_seed(0)
     model = original_unet()
     model.compile("adam", loss=keras.losses.Huber(), metrics=["mae"])
+    begin = time.perf_counter()
     model.fit(Batches(), shuffle=False, verbose=2)
+    minutes = (time.perf_counter() - begin) / 60
+    hours = len(Batches()) * source.batch_size * source.n_samples / SAMPLE_RATE / 3600
     model.save(options.output)
+    card = {"minutes_of_training": round(minutes, 1), "hours_of_audio_in_all": round(hours, 2)}
+    options.output.with_suffix(".json").write_text(json.dumps(card) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ BASELINE is a model by `make_baseline.py`. PESQ needs the package pesq.
 """
 
 import functools
+import json
 import sys
 import time
 from pathlib import Path
@@ -17,8 +18,10 @@ import pandas as pd
 
 from data.make_baseline import denoise_original
 from helpers import (
+    MODEL,
     ROOT,
     SAMPLE_RATE,
+    STYLE,
     denoise,
     evaluate,
     load_model,
@@ -60,15 +63,27 @@ def computing_cost(pairs, enhance):
 
 
 def compare(scores, pairs, systems, peers):
-    """The table of the peers, with first rows for `systems`: means, PESQ and SI-SDR at each SNR, and computing cost."""
+    """The table of the peers, with first rows for `systems`: means, PESQ and SI-SDR at each SNR, and computing cost.
+
+    `systems` maps the names of signals to (name of the row, function, source).
+    """
     rows = []
-    for system, (signal, enhance) in systems.items():
+    for signal, (name, enhance, source) in systems.items():
         table = scores[(scores["condition"] == "as it is") & (scores["signal"] == signal)]
-        rows.append({"peer": system, **table[MEASURES].mean(), "rtf": computing_cost(pairs, enhance)})
+        row = {"peer": name, **table[MEASURES].mean(), "rtf": computing_cost(pairs, enhance), "source": source}
         for snr_db, files in table.groupby("nominal_snr_db"):
-            rows[-1] |= {f"{name}_{snr_db}dB": files[name].mean() for name in ("pesq", "si_sdr")}
+            row |= {f"{measure}_{snr_db}dB": files[measure].mean() for measure in ("pesq", "si_sdr")}
+        rows.append(row)
     peers.columns = peers.columns.str.replace("sisdr", "si_sdr")
-    return pd.concat([pd.DataFrame(rows), peers], ignore_index=True).rename(columns={"peer": "system"})
+    ours = pd.DataFrame(rows)
+    others = peers[~peers["peer"].isin(ours["peer"])]
+    return pd.concat([ours, others], ignore_index=True)[peers.columns].rename(columns={"peer": "system"})
+
+
+def training(model):
+    """How long a model was trained, from its card."""
+    card = json.loads(model.with_suffix(".json").read_text())
+    return f"trained on {card['hours_of_audio_in_all']} h of blends"
 
 
 def draw_worst(pairs, scores):
@@ -76,7 +91,8 @@ def draw_worst(pairs, scores):
     table = scores[scores["condition"] == "as it is"].pivot(index="name", columns="signal")
     gain = (table["pesq"]["U-Net"] - table["pesq"]["noisy"]).sort_values().head(5)
     signals = {name: (clean, noisy) for name, clean, noisy in pairs}
-    figure, axes = plt.subplots(5, 3, figsize=(11, 11), layout="constrained", sharey=True)
+    plt.rcParams.update(STYLE)
+    figure, axes = plt.subplots(5, 3, figsize=(11, 12), layout="constrained", sharey=True)
     for row, (name, value) in zip(axes, gain.items(), strict=True):
         clean, noisy = signals[name]
         noisy_title = f"{table['category']['noisy'][name]}, {table['nominal_snr_db']['noisy'][name]} dB"
@@ -84,7 +100,9 @@ def draw_worst(pairs, scores):
         for ax, signal, title in zip(row, (clean, noisy, denoise(noisy)), titles, strict=True):
             plot_spectrogram(stft(signal), title, ax)
             ax.label_outer()
-    (ROOT / "images" / "worst.png").write_bytes(packed_png(figure, dpi=60))
+        for ax in row[:2]:  # one bar of colours for all three
+            ax.collections[0].colorbar.remove()
+    (ROOT / "images" / "worst.png").write_bytes(packed_png(figure, dpi=80))
 
 
 def main(benchmark, baseline):
@@ -96,7 +114,15 @@ def main(benchmark, baseline):
     scores["nominal_snr_db"] = scores["name"].map(manifest["snr_db"])
     results = ROOT / "data" / "results"
     scores.to_csv(results / "benchmark.csv", index=False, float_format="%.4f")
-    systems = {"U-Net (this project)": ("U-Net", denoise), "original recipe, repaired": ("original recipe", original)}
+    systems = {
+        "U-Net": ("U-Net (this project)", denoise, training(MODEL)),
+        "spectral subtraction": ("spectral subtraction", spectral_subtraction, "after Boll (1979)"),
+        "original recipe": (
+            "original recipe, repaired",
+            original,
+            f"recipe of github.com/vbelz/Speech-enhancement, {training(baseline)}",
+        ),
+    }
     table = compare(scores, pairs, systems, pd.read_csv(benchmark / "peers.csv"))
     table.to_csv(results / "systems.csv", index=False, float_format="%.4f")
     draw_worst(pairs, scores)
