@@ -1,10 +1,10 @@
 """Trains the recipe of github.com/vbelz/Speech-enhancement, from which this course took its idea, as a baseline.
 
-Run it in the folder above as `python -m data.make_baseline OUTPUT.keras`; `make_results.py` measures the result. Its U-Net,
-its scaling of decibels and its loss are those of the original; its blends are those of `train`. Repaired are the faults
-that damaged speech before any noise was removed: the windows are cut from one spectrogram, so that there are no seams
-and no rest is left out; the reference of the decibels is the same both ways; what is removed is a gain, so that a network
-that predicts no noise changes nothing; and the level is kept.
+Run it in the folder above as `python -m data.make_baseline OUTPUT.keras`; `make_results.py` measures the result. Its
+U-Net, its scaling of decibels and its loss are those of the original; its blends are those of `train`. Repaired are the
+faults that damaged speech before any noise was removed: the windows are cut from one spectrogram, so that there are no
+seams and no rest is left out; the reference of the decibels is the same both ways; what is removed is a gain, so that a
+network that predicts no noise changes nothing; and the level is kept.
 """
 
 import argparse
