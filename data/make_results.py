@@ -1,7 +1,7 @@
 """Measures the shipped model on a benchmark of noisy and clean files: writes data/results/ and images/worst.png.
 
-Run it in the folder above as `OMP_NUM_THREADS=1 python -m data.make_results BENCHMARK BASELINE`: on one thread, as the
-computing cost of the other systems was measured. BENCHMARK holds `clean/` and `noisy/`, with files of the same names,
+Run it in the folder above as `OMP_NUM_THREADS=1 python -m data.make_results BENCHMARK [BASELINE]`: on one thread, as
+the computing cost of the other systems was measured. BENCHMARK holds `clean/` and `noisy/`, with files of the same names,
 `manifest.csv` with the columns file, category and snr_db, and `peers.csv`, what other systems reach on these files.
 BASELINE is a model by `make_baseline.py`. PESQ needs the package pesq.
 """
@@ -43,13 +43,13 @@ CONDITIONS = {  # what is done to a pair before it is measured: functions of (cl
 MEASURES = ["pesq", "stoi", "estoi", "si_sdr"]
 
 
-def score(pairs, others):
-    """Scores by `evaluate` of all pairs under each condition, with the column condition; of `others` as they are."""
+def score(pairs, systems):
+    """Scores by `evaluate` of all pairs under each condition, with a column condition; of all `systems` as they are."""
     tables = []
     for condition, change in CONDITIONS.items():
-        systems = {"U-Net": denoise, **(others if condition == "as it is" else {})}
+        measured = systems if condition == "as it is" else {"U-Net": denoise}
         changed = [(name, *change(clean, noisy)) for name, clean, noisy in pairs]
-        tables.append(evaluate(changed, systems).assign(condition=condition))
+        tables.append(evaluate(changed, measured).assign(condition=condition))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -105,24 +105,22 @@ def draw_worst(pairs, scores):
     (ROOT / "images" / "worst.png").write_bytes(packed_png(figure, dpi=80))
 
 
-def main(benchmark, baseline):
+def main(benchmark, baseline=None):
     pairs = list(paired_files(benchmark / "clean", benchmark / "noisy"))
     manifest = pd.read_csv(benchmark / "manifest.csv").set_index("file")
-    original = functools.partial(denoise_original, model=load_model(baseline))
-    scores = score(pairs, {"spectral subtraction": spectral_subtraction, "original recipe": original})
+    systems = {  # by the names of their signals: name of the row, function, source
+        "U-Net": ("U-Net (this project)", denoise, training(MODEL)),
+        "spectral subtraction": ("spectral subtraction", spectral_subtraction, "after Boll (1979)"),
+    }
+    if baseline is not None:
+        original = functools.partial(denoise_original, model=load_model(baseline))
+        source = f"recipe of github.com/vbelz/Speech-enhancement, {training(baseline)}"
+        systems["original recipe"] = ("original recipe, repaired", original, source)
+    scores = score(pairs, {signal: enhance for signal, (_, enhance, _) in systems.items()})
     scores["category"] = scores["name"].map(manifest["category"])
     scores["nominal_snr_db"] = scores["name"].map(manifest["snr_db"])
     results = ROOT / "data" / "results"
     scores.to_csv(results / "benchmark.csv", index=False, float_format="%.4f")
-    systems = {
-        "U-Net": ("U-Net (this project)", denoise, training(MODEL)),
-        "spectral subtraction": ("spectral subtraction", spectral_subtraction, "after Boll (1979)"),
-        "original recipe": (
-            "original recipe, repaired",
-            original,
-            f"recipe of github.com/vbelz/Speech-enhancement, {training(baseline)}",
-        ),
-    }
     table = compare(scores, pairs, systems, pd.read_csv(benchmark / "peers.csv"))
     table.to_csv(results / "systems.csv", index=False, float_format="%.4f")
     draw_worst(pairs, scores)
