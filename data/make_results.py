@@ -1,9 +1,9 @@
 """Measures the shipped model on a benchmark of noisy and clean files: writes data/results/ and images/worst.png.
 
 Run it in the folder above as `OMP_NUM_THREADS=1 python -m data.make_results BENCHMARK [BASELINE]`: on one thread, as
-the computing cost of the other systems was measured. BENCHMARK holds `clean/` and `noisy/`, with files of the same names,
-`manifest.csv` with the columns file, category and snr_db, and `peers.csv`, what other systems reach on these files.
-BASELINE is a model by `make_baseline.py`. PESQ needs the package pesq.
+the computing cost of the other systems was measured. BENCHMARK holds `clean/` and `noisy/`, with files of the same
+names, `manifest.csv` with the columns file, category and snr_db, and `peers.csv`, what other systems reach on these
+files. BASELINE is a model by `make_baseline.py`. PESQ needs the package pesq.
 """
 
 import functools
