@@ -28,6 +28,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import helpers
+from data.make_baseline import denoise_original
 
 SAMPLE = helpers.ROOT / "data" / "sample"
 LENGTHS = st.integers(1, 20000)
@@ -1621,6 +1622,14 @@ def test_measure_of_clean_speech(speech):
     scores = helpers.measure(speech, speech)
     assert min(scores["stoi"], scores["estoi"]) > 0.99
     assert scores["si_sdr"] == np.inf
+
+
+def test_original_recipe_is_an_identity_without_noise(speech):
+    class RemovesNothing:
+        def predict_on_batch(self, decibels):
+            return np.full_like(decibels, -6 / 82)  # 0 dB
+
+    assert denoise_original(speech, RemovesNothing()) == pytest.approx(speech, abs=1e-6)
 
 
 def test_held_out_blends_are_held_out():
