@@ -566,7 +566,7 @@ def spectral_loss(y_true, y_pred):
     enhanced = speech + (noise - y_pred)  # noisy - predicted noise
     magnitude, enhanced_magnitude = _magnitude(speech), _magnitude(enhanced)
     axes = (1, 2, 3)
-    # Three distances between spectrograms, and one as the ear hears it: the first three alone leave audible noise.
+    # Three distances between spectrograms, and two as the ear hears them: the first three alone leave audible noise.
     magnitude_error = ops.mean(ops.square(magnitude**0.3 - enhanced_magnitude**0.3), axis=axes)
     complex_difference = speech * magnitude**-0.7 - enhanced * enhanced_magnitude**-0.7
     complex_error = ops.mean(ops.sum(ops.square(complex_difference), axis=-1), axis=(1, 2))
@@ -658,14 +658,14 @@ class BlendedSpeech:
     Args:
         speech, noise: tables by `list_speech` and `list_noise`, already cut down to one split.
         batch_size: blends in a batch.
-        n_frames: STFT frames in a blend; 384 are 3 s, about as far as the network sees.
+        n_frames: STFT frames in a blend; 512 are 4 s, more than the network sees.
         seed: another seed gives other blends.
 
     `source[i]` is `(inputs, targets)`, float32 `(batch_size, 128, n_frames, 2)` and `(batch_size, 128, n_frames, 4)`:
     the noisy spectrogram, and those of noise and speech side by side. Memory use does not depend on the corpus.
     """
 
-    def __init__(self, speech, noise, batch_size=8, n_frames=384, seed=0):
+    def __init__(self, speech, noise, batch_size=6, n_frames=512, seed=0):
         self.speech, self.noise, self.batch_size, self.seed = speech, noise, batch_size, seed
         self.n_samples = n_frames * HOP_LENGTH_FFT
 
@@ -684,7 +684,7 @@ class BlendedSpeech:
         speech = self.random_speech(row, rng)
         noise = self.random_noise(row.speaker, rng) if rng.random() > 0.02 else np.zeros_like(speech)
         noise, noisy = blend(speech, noise, rng.uniform(-7, 20))
-        if rng.random() < 0.3:  # a call: the codec adds a noise of its own, which depends on the level
+        if rng.random() < 0.4:  # a call: the codec adds a noise of its own, which depends on the level
             gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
             line = {"law": rng.choice(["ULAW", "ALAW"]), "band_hz": (rng.uniform(50, 350), rng.uniform(3200, 3900))}
             speech, noisy = telephone(gain * speech, **line), telephone(gain * noisy, **line)

@@ -56,6 +56,7 @@ def decibels(magnitude, peak):
 
 
 def peak_of(noisy):
+    """The reference of the decibels: the highest magnitude of each noisy window, `(n, 1, 1)`."""
     return np.maximum(noisy.max(axis=(1, 2), keepdims=True), 1e-9)
 
 
@@ -93,19 +94,24 @@ def main():
     source = BlendedSpeech(*parts)
 
     class Batches(keras.utils.PyDataset):
+        epoch = 0
+
         def __len__(self):
-            return 200 * options.epochs
+            return 200
 
         def __getitem__(self, index):
-            return batch(source[index])
+            return batch(source[200 * self.epoch + index])
+
+        def on_epoch_end(self):
+            self.epoch += 1
 
     keras.utils.set_random_seed(0)
     model = original_unet()
     model.compile("adam", loss=keras.losses.Huber(), metrics=["mae"])
     begin = time.perf_counter()
-    model.fit(Batches(), shuffle=False, verbose=2)
+    model.fit(Batches(), epochs=options.epochs, shuffle=False, verbose=2)
     minutes = (time.perf_counter() - begin) / 60
-    hours = len(Batches()) * source.batch_size * source.n_samples / SAMPLE_RATE / 3600
+    hours = 200 * options.epochs * source.batch_size * source.n_samples / SAMPLE_RATE / 3600
     model.save(options.output)
     card = {"minutes_of_training": round(minutes, 1), "hours_of_audio_in_all": round(hours, 2)}
     options.output.with_suffix(".json").write_text(json.dumps(card) + "\n")

@@ -1,9 +1,10 @@
 """Measures the shipped model on a benchmark of noisy and clean files: writes data/results/ and images/worst.png.
 
-Run it in the folder above as `OMP_NUM_THREADS=1 python -m data.make_results BENCHMARK [BASELINE]`: on one thread, as
-the computing cost of the other systems was measured. BENCHMARK holds `clean/` and `noisy/`, with files of the same
-names, `manifest.csv` with the columns file, category and snr_db, and `peers.csv`, what other systems reach on these
-files. BASELINE is a model by `make_baseline.py`. PESQ needs the package pesq.
+Run it in the folder above as `OMP_NUM_THREADS=1 python -m data.make_results BENCHMARK [BASELINE BRIEF]`: on one
+thread, as the computing cost of the other systems was measured. BENCHMARK holds `clean/` and `noisy/`, with files of
+the same names, `manifest.csv` with the columns file, category and snr_db, and `peers.csv`, what other systems reach on
+these files. BASELINE is a model by `make_baseline.py`, BRIEF one by `train` from random weights that saw the same
+blends. PESQ needs the package pesq.
 """
 
 import functools
@@ -81,9 +82,13 @@ def compare(scores, pairs, systems, peers):
 
 
 def training(model):
-    """How long a model was trained, from its card."""
+    """How long a model was trained, from its card and those of the models that it started from."""
     card = json.loads(model.with_suffix(".json").read_text())
-    return f"trained on {card['hours_of_audio_in_all']} h of blends"
+    hours, minutes = card["hours_of_audio_in_all"], 0
+    while card:
+        minutes += card["minutes_of_training"]
+        card = card.get("start")
+    return f"trained on {hours:.1f} h of blends in {minutes:.0f} minutes"
 
 
 def draw_worst(pairs, scores):
@@ -105,7 +110,7 @@ def draw_worst(pairs, scores):
     (ROOT / "images" / "worst.png").write_bytes(packed_png(figure, dpi=80))
 
 
-def main(benchmark, baseline=None):
+def main(benchmark, baseline=None, brief=None):
     pairs = list(paired_files(benchmark / "clean", benchmark / "noisy"))
     manifest = pd.read_csv(benchmark / "manifest.csv").set_index("file")
     systems = {  # by the names of their signals: name of the row, function, source
@@ -116,6 +121,9 @@ def main(benchmark, baseline=None):
         original = functools.partial(denoise_original, model=load_model(baseline))
         source = f"recipe of github.com/vbelz/Speech-enhancement, {training(baseline)}"
         systems["original recipe"] = ("original recipe, repaired", original, source)
+    if brief is not None:
+        enhance = functools.partial(denoise, model=brief)
+        systems["brief U-Net"] = ("U-Net, trained on as little", enhance, training(brief))
     scores = score(pairs, {signal: enhance for signal, (_, enhance, _) in systems.items()})
     scores["category"] = scores["name"].map(manifest["category"])
     scores["nominal_snr_db"] = scores["name"].map(manifest["snr_db"])
