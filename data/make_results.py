@@ -86,7 +86,7 @@ def training(model):
     card = json.loads(model.with_suffix(".json").read_text())
     hours, minutes = card["hours_of_audio_in_all"], 0
     while card:
-        minutes += card["minutes_of_training"]
+        minutes += card.get("minutes_of_training", 0)
         card = card.get("start")
     return f"trained on {hours:.1f} h of blends in {minutes:.0f} minutes"
 

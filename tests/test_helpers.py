@@ -28,6 +28,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import helpers
+from data import make_results
 from data.make_baseline import denoise_original
 
 SAMPLE = helpers.ROOT / "data" / "sample"
@@ -1630,6 +1631,27 @@ def test_original_recipe_is_an_identity_without_noise(speech):
             return np.full_like(decibels, -6 / 82)  # 0 dB
 
     assert denoise_original(speech, RemovesNothing()) == pytest.approx(speech, abs=1e-6)
+
+
+def test_results_hold_each_condition_and_each_system(speech):
+    pairs = [("a", speech, helpers.blend(speech, noise(len(speech)), 5)[1])]
+    scores = make_results.score(pairs, {"U-Net": helpers.denoise, "none": np.copy}).assign(nominal_snr_db=5)
+    assert len(scores) == 3 + 2 * (len(make_results.CONDITIONS) - 1)
+    si_sdr = scores[scores["signal"] == "U-Net"].set_index("condition")["si_sdr"]
+    assert si_sdr["clean"] > si_sdr["as it is"] > 5
+    assert si_sdr["20 dB quieter"] == pytest.approx(si_sdr["as it is"], abs=0.01)
+    measured = ["pesq", "stoi", "estoi", "sisdr", "pesq_5dB", "sisdr_5dB", "rtf"]
+    peers = pd.DataFrame([["peer", *[0.5] * len(measured), "there"]], columns=["peer", *measured, "source"])
+    table = make_results.compare(scores, pairs, {"U-Net": ("ours", helpers.denoise, "here")}, peers).set_index("system")
+    assert list(table.index) == ["ours", "peer"] and list(table["source"]) == ["here", "there"]
+    assert table.loc["ours", "si_sdr_5dB"] == pytest.approx(si_sdr["as it is"]) and table.loc["ours", "rtf"] > 0
+
+
+def test_training_counts_the_models_that_it_went_on_from(tmp_path):
+    first = {"hours_of_audio_in_all": 2, "minutes_of_training": 30, "start": None}
+    second = {"hours_of_audio_in_all": 5.5, "minutes_of_training": 40.2, "start": first}
+    (tmp_path / "unet.json").write_text(json.dumps(second))
+    assert make_results.training(tmp_path / "unet.keras") == "trained on 5.5 h of blends in 70 minutes"
 
 
 def test_held_out_blends_are_held_out():
