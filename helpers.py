@@ -243,7 +243,8 @@ def resample(signal, rate, new_rate):
     """Resample float32 `(samples,)` or `(channels, samples)` from one rate to another, both in Hz, by libsoxr."""
     if rate == new_rate:
         return signal
-    return fix_length(soxr.resample(signal.T, rate, new_rate).T, math.ceil(signal.shape[-1] * new_rate / rate))
+    # A copy in C order: by older numpy, a single sample of several channels has strides that soxr does not take.
+    return fix_length(soxr.resample(signal.T.copy(), rate, new_rate).T, math.ceil(signal.shape[-1] * new_rate / rate))
 
 
 def fix_length(signal, size):
