@@ -684,7 +684,7 @@ class BlendedSpeech:
         """One random blend: speech, noise and noisy, each float32 `(n_samples,)`."""
         row = self.speech.iloc[rng.integers(len(self.speech))]
         speech = self.random_speech(row, rng)
-        noise = self.random_noise(row.speaker, rng) if rng.random() > 0.02 else np.zeros_like(speech)
+        noise = self.random_noise(row.speaker, rng) if rng.random() > 0.05 else np.zeros_like(speech)
         noise, noisy = blend(speech, noise, rng.uniform(-7, 20))
         if rng.random() < 0.4:  # a call: the codec adds a noise of its own, which depends on the level
             gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
