@@ -560,8 +560,8 @@ def spectral_loss(y_true, y_pred):
         y_pred: `(batch, 128, frames, 2)`, the predicted spectrogram of the noise.
 
     Mean square error of the magnitudes to the power 0.3, plus that of complex values compressed the same way (Ephrat,
-    2018; Braun, 2021), minus the signal-to-distortion ratio in bels (tens of dB), which keeps strong speech intact, plus
-    two models of a listener.
+    2018; Braun, 2021), minus the signal-to-distortion ratio in bels (tens of dB), which keeps strong speech intact,
+    plus two models of a listener.
     """
     ops = _keras().ops
     noise, speech = ops.split(y_true, 2, axis=-1)

@@ -1,10 +1,10 @@
 """Measures the shipped model on a benchmark of noisy and clean files: writes data/results/ and images/worst.png.
 
-Run it in the folder above as `OMP_NUM_THREADS=1 python -m data.make_results BENCHMARK [BASELINE BRIEF]`: on one
-thread, as the computing cost of the other systems was measured. BENCHMARK holds `clean/` and `noisy/`, with files of
-the same names, `manifest.csv` with the columns file, category and snr_db, and `peers.csv`, what other systems reach on
-these files. BASELINE is a model by `make_baseline.py`, BRIEF one by `train` from random weights that saw the same
-blends. PESQ needs the package pesq.
+Run it in the folder above as `OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 python -m data.make_results BENCHMARK
+[BASELINE BRIEF]`: on one thread, as the computing cost of the other systems was measured. BENCHMARK holds `clean/` and
+`noisy/`, with files of the same names, `manifest.csv` with the columns file, category and snr_db, and `peers.csv`, what
+other systems reach on these files. BASELINE is a model by `make_baseline.py`, BRIEF one by `train` from random weights
+that saw the same blends. PESQ needs the package pesq.
 """
 
 import functools
@@ -122,7 +122,7 @@ def main(benchmark, baseline=None, brief=None):
         source = f"recipe of github.com/vbelz/Speech-enhancement, {training(baseline)}"
         systems["original recipe"] = ("original recipe, repaired", original, source)
     if brief is not None:
-        enhance = functools.partial(denoise, model=brief)
+        enhance = functools.partial(denoise, model=brief.with_suffix(".onnx"))
         systems["brief U-Net"] = ("U-Net, trained on as little", enhance, training(brief))
     scores = score(pairs, {signal: enhance for signal, (_, enhance, _) in systems.items()})
     scores["category"] = scores["name"].map(manifest["category"])
