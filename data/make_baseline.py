@@ -17,6 +17,7 @@ import numpy as np
 from helpers import SAMPLE_RATE, BlendedSpeech, find_corpus, istft, list_noise, list_speech, stft
 
 WINDOW = 128  # frames that the network sees at a time, 1 s
+STEPS_PER_EPOCH = 200  # batches, as in `train`
 
 
 def original_unet():
@@ -87,7 +88,7 @@ def main():
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="file to write, .keras")
-    parser.add_argument("--epochs", type=int, default=8, help="of 200 batches, as those of `train` (default: 8)")
+    parser.add_argument("--epochs", type=int, default=8, help=f"of {STEPS_PER_EPOCH} batches (default: 8)")
     options = parser.parse_args()
     corpus = find_corpus()
     parts = (table[table["split"] == "train"] for table in (list_speech(corpus), list_noise(corpus)))
@@ -97,10 +98,10 @@ def main():
         epoch = 0
 
         def __len__(self):
-            return 200
+            return STEPS_PER_EPOCH
 
         def __getitem__(self, index):
-            return batch(source[200 * self.epoch + index])
+            return batch(source[STEPS_PER_EPOCH * self.epoch + index])
 
         def on_epoch_end(self):
             self.epoch += 1
@@ -111,7 +112,7 @@ def main():
     begin = time.perf_counter()
     model.fit(Batches(), epochs=options.epochs, shuffle=False, verbose=2)
     minutes = (time.perf_counter() - begin) / 60
-    hours = 200 * options.epochs * source.batch_size * source.n_samples / SAMPLE_RATE / 3600
+    hours = STEPS_PER_EPOCH * options.epochs * source.batch_size * source.n_samples / SAMPLE_RATE / 3600
     model.save(options.output)
     card = {"minutes_of_training": round(minutes, 1), "hours_of_audio_in_all": round(hours, 2)}
     options.output.with_suffix(".json").write_text(json.dumps(card) + "\n")
