@@ -495,7 +495,7 @@ def _keras():
 FRAME_MULTIPLE = 16  # four halvings of the time axis: the network takes any number of frames that 16 divides
 
 
-def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 2, 3)):
+def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
     """Build a U-Net that predicts the noise in a noisy spectrogram.
 
     Args:
@@ -505,19 +505,21 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 2, 3)):
     Returns: a Keras model from float32 `(batch, 128, frames, 2)`, the noisy spectrogram by `to_network`, to the
     noise's spectrogram of the same shape and scale; 16 must divide the number of frames.
 
-    The U-Net is Ronneberger's (2015); the complex mask is Williamson's (2016), the residual blocks are He's (2016).
+    The U-Net is Ronneberger's (2015); the complex mask is Williamson's (2016), the residual blocks are He's (2016),
+    with a gain that is zero at first (Goyal, 2017).
     The first layer already halves the resolution: full-resolution layers cost the most and bring the least.
     """
     keras = _keras()
     layers, ops = keras.layers, keras.ops
 
-    def convolve(x, layer):
-        return layers.LeakyReLU(0.1)(layers.BatchNormalization()(layer(x)))
+    def convolve(x, layer, gain="ones"):
+        return layers.LeakyReLU(0.1)(layers.BatchNormalization(gamma_initializer=gain)(layer(x)))
 
     def residual_blocks(x, n):
         for _ in range(n):
             y = convolve(x, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False))
-            x = x + convolve(y, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False))
+            # Without a gain a block changes nothing at first, so that one can be put into a trained network.
+            x = x + convolve(y, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False), gain="zeros")
         return x
 
     # Loudness spans five orders of magnitude; the power 0.3 brings it to about two, close to how we hear it.
@@ -544,6 +546,20 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 2, 3)):
         [mask_real * real - mask_imaginary * imaginary, mask_real * imaginary + mask_imaginary * real], axis=-1
     )
     return keras.Model(noisy, noisy - speech, name="unet")
+
+
+def transfer_weights(weights, model):
+    """Give a U-Net the weights, a list of arrays, of one with the same widths and as many residual blocks or fewer.
+
+    Blocks that only the new network has stay what they are at first, identities: it predicts what the old one did
+    (Chen, 2016). Raises ValueError, with the model left half filled, if the weights fit no such network.
+    """
+    weights = list(weights)
+    for variable in model.weights:
+        if weights and weights[0].shape == tuple(variable.shape):
+            variable.assign(weights.pop(0))
+    if weights:
+        raise ValueError("the model to start from is no `unet` of these widths, with as many blocks or fewer")
 
 
 def _magnitude(channels):
@@ -660,7 +676,7 @@ class BlendedSpeech:
     Args:
         speech, noise: tables by `list_speech` and `list_noise`, already cut down to one split.
         batch_size: blends in a batch.
-        n_frames: STFT frames in a blend; 512 are 4 s, more than the network sees.
+        n_frames: STFT frames in a blend; 512 are 4 s.
         seed: another seed gives other blends.
 
     `source[i]` is `(inputs, targets)`, float32 `(batch_size, 128, n_frames, 2)` and `(batch_size, 128, n_frames, 4)`:
@@ -686,9 +702,11 @@ class BlendedSpeech:
         speech = self.random_speech(row, rng)
         noise = self.random_noise(row.speaker, rng) if rng.random() > 0.05 else np.zeros_like(speech)
         noise, noisy = blend(speech, noise, rng.uniform(-7, 20))
-        if rng.random() < 0.4:  # a call: the codec adds a noise of its own, which depends on the level
+        if rng.random() < 0.5:  # a call: the codec adds a noise of its own, which depends on the level
             gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
-            line = {"law": rng.choice(["ULAW", "ALAW"]), "band_hz": (rng.uniform(50, 350), rng.uniform(3200, 3900))}
+            line = {"law": rng.choice(["ULAW", "ALAW"])}
+            if rng.random() < 0.5:  # not every line has the standard's band
+                line["band_hz"] = rng.uniform(50, 350), rng.uniform(3200, 3900)
             speech, noisy = telephone(gain * speech, **line), telephone(gain * noisy, **line)
             noise = noisy - speech
         return speech, noise, noisy
@@ -741,7 +759,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         corpus: folder of the corpus; by default that of `find_corpus`.
         epochs, steps_per_epoch: the learning rate falls to zero along their product, as a cosine.
         learning_rate: its highest value, after 200 steps of warm-up.
-        start: a trained model's file to go on from, instead of random weights.
+        start: a trained model's file to go on from, instead of random weights; it may have fewer residual blocks.
         seed: of the weights and the blends.
 
     Returns: (model, history), the history as a DataFrame with a row per epoch.
@@ -798,7 +816,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     )
     model = unet()
     if weights is not None:
-        model.set_weights(weights)
+        transfer_weights(weights, model)
     model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=1.0), loss=spectral_loss)
     best = pd.read_csv(log)["val_loss"].min() if log.exists() else None  # a resumed run must not overwrite a better one
     model.fit(
@@ -885,7 +903,7 @@ def _minutes_by_source(corpus, files):
 # ---------------------------------------------------------------------------------------------------------------------
 
 BLOCK = 54  # s that are read, denoised and written at a time: a minute with its context; more than twice CONTEXT
-CONTEXT = 3  # s on each side of a block that are computed and thrown away; the network sees 1.7 s far, resampling less
+CONTEXT = 3  # s on each side of a block that are computed and thrown away; the network sees 2.5 s far, resampling less
 
 
 class OnnxModel:

@@ -568,7 +568,7 @@ def test_unet_takes_any_number_of_frames(network, n_frames):
 
 
 def test_unet_is_small(network):
-    assert network.count_params() < 2_500_000
+    assert 4 * network.count_params() < 15e6  # bytes
 
 
 def test_unet_of_silence(network):
@@ -585,6 +585,27 @@ def test_saved_unet_is_the_same(network, tmp_path):
 def test_load_model_errors(bad_file):
     with pytest.raises(ValueError if bad_file.is_file() else FileNotFoundError, match=bad_file.name):
         helpers.load_model(bad_file)
+
+
+def test_transfer_weights_keeps_what_is_predicted_with_more_blocks():
+    shallow, deep = helpers.unet((4, 8, 8), (0, 1, 1)), helpers.unet((4, 8, 8), (0, 2, 4))
+    rng = np.random.default_rng(0)
+    weights = [rng.uniform(0.1, 1, weight.shape).astype(np.float32) for weight in shallow.get_weights()]
+    shallow.set_weights(weights)
+    helpers.transfer_weights(weights, deep)
+    inputs = rng.standard_normal((1, 128, 32, 2)).astype(np.float32)
+    np.testing.assert_allclose(deep.predict_on_batch(inputs), shallow.predict_on_batch(inputs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_blocks", [(0, 3), (1, 1)])
+def test_transfer_weights_refuses_fewer_blocks(n_blocks):
+    with pytest.raises(ValueError, match="as many blocks or fewer"):
+        helpers.transfer_weights(helpers.unet((4, 8), n_blocks).get_weights(), helpers.unet((4, 8), (0, 1)))
+
+
+def test_transfer_weights_refuses_other_widths():
+    with pytest.raises(ValueError, match="these widths"):
+        helpers.transfer_weights(helpers.unet((4, 6), (0, 0)).get_weights(), helpers.unet((4, 8), (0, 0)))
 
 
 def test_load_model_sees_a_new_file(small_unet, tmp_path):
