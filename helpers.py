@@ -778,9 +778,14 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         if min(map(len, part)) == 0:
             raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
         sources[split] = BlendedSpeech(*part, seed=seed)
-    weights = None if start is None else load_model(start).get_weights()
-    origin = {} if start is None else _card(start)  # read now: the output may take its place
     keras = _keras()
+    keras.utils.set_random_seed(seed)
+    model, origin = unet(), {}
+    if start is not None:
+        if Path(start).suffix != ".keras":
+            raise ValueError(f"training can't go on from {start}: name the model's .keras file")
+        transfer_weights(load_model(start).get_weights(), model)
+        origin = _card(start)  # read now: the output may take its place
 
     class Batches(keras.utils.PyDataset):
         """Epochs out of an endless source. Keras asks for batch `index` of the current epoch."""
@@ -807,16 +812,12 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     folder = output.with_name(output.stem + "-training")
     folder.mkdir(parents=True, exist_ok=True)
     log, checkpoint = folder / "history.csv", folder / "best.keras"
-    keras.utils.set_random_seed(seed)
     batches = Batches(sources["train"], steps_per_epoch)
     n_steps = epochs * steps_per_epoch
     n_warmup = min(200, n_steps // 10)
     schedule = keras.optimizers.schedules.CosineDecay(
         learning_rate / 100, n_steps - n_warmup, warmup_target=learning_rate, warmup_steps=n_warmup
     )
-    model = unet()
-    if weights is not None:
-        transfer_weights(weights, model)
     model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=1.0), loss=spectral_loss)
     best = pd.read_csv(log)["val_loss"].min() if log.exists() else None  # a resumed run must not overwrite a better one
     model.fit(

@@ -1869,6 +1869,16 @@ def test_train_adds_up_the_hours(small_training, small_unet, tmp_path):
     assert card["hours_of_audio_in_all"] == pytest.approx(7.5 + card["hours_of_audio"], abs=0.01)
 
 
+@pytest.mark.parametrize("start, reason", [("other.keras", "of these widths"), ("small.onnx", ".keras file")])
+def test_train_refuses_an_unfit_start_before_it_writes(small_training, tmp_path, start, reason):
+    helpers.unet(widths=(6,)).save(tmp_path / "other.keras")
+    (tmp_path / "small.onnx").touch()
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=reason):
+        small_training(tmp_path / "unet.keras", SAMPLE, start=tmp_path / start)
+    assert contents(tmp_path) == before
+
+
 def single_error(err):
     assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n") and "Errno" not in err
     return err
