@@ -53,7 +53,7 @@ def test_clean_call_stays_clean(signals, tmp_path):
     assert helpers.si_sdr(clean, denoise(clean, tmp_path)) >= 30
 
 
-FLOORS = {"pesq": 1.15, "stoi": 0.1, "estoi": 0.155, "si_sdr": 9.3}  # the model gained 1.21, 0.109, 0.164 and 9.7 dB
+FLOORS = {"pesq": 1.17, "stoi": 0.1, "estoi": 0.157, "si_sdr": 9.4}  # the model gained 1.23, 0.110, 0.165 and 9.9 dB
 
 
 @pytest.mark.parametrize("measure", FLOORS)
