@@ -16,10 +16,12 @@ import io
 import json
 import logging
 import math
+import multiprocessing.resource_tracker
 import os
 import platform
 import shlex
 import shutil
+import signal as signals  # a signal is a sound here
 import sys
 import tarfile
 import tempfile
@@ -29,11 +31,9 @@ import uuid
 import warnings
 import zipfile
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, SIGTERM
-from signal import signal as on_signal
 
 if __name__ == "__main__":  # the imports that follow take half a second, and Ctrl-C would show a traceback of them
-    on_signal(SIGINT, lambda *_: os._exit(128 + SIGINT))
+    signals.signal(signals.SIGINT, lambda *_: os._exit(128 + signals.SIGINT))
 
 import lazy_loader
 import librosa
@@ -177,7 +177,7 @@ def written_whole(path, source=None):
     part = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")  # two writers must not meet
     # Its time as it is now: what it gains while it is read is not in the result.
     origin = Path(source).stat() if source and Path(source).exists() else None
-    mode = _mode_of_readers(source) if origin else 0o666
+    mode = _mode_of_readers(source, path) if origin else 0o666
     try:
         with open(part, "xb", opener=functools.partial(os.open, mode=mode)) as file:
             if origin and part.stat().st_gid != origin.st_gid and not mode & 0o004:
@@ -195,11 +195,11 @@ def written_whole(path, source=None):
         part.unlink(missing_ok=True)
 
 
-def _mode_of_readers(path):
-    """Mode bits for a file that nobody may read, besides its owner, who can't read the file at `path`."""
-    path = Path(path).resolve()
-    mode = path.stat().st_mode & 0o666
-    for folder in path.parents:  # those who may not pass a folder can't read what is in it
+def _mode_of_readers(source, target):
+    """Mode bits with which nobody but its owner can read `target` who can't read the file `source`."""
+    source, target = Path(source).resolve(), Path(target).resolve()
+    mode = source.stat().st_mode & 0o666
+    for folder in set(source.parents) - set(target.parents):  # who may not pass a folder can't read what is in it
         mode &= 0o600 | 6 * (folder.stat().st_mode & 0o011)
     return mode | 0o600
 
@@ -1242,6 +1242,9 @@ def _sentence(error):
 
 def _try_denoise(source, target, model, mix):
     """Denoise a file; return (error, warning): what went wrong, and what to know, each in one line or empty."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # by default a semaphore, which would outlive a worker that is killed
     with warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
         warnings.simplefilter("always", UserWarning)
         try:
@@ -1807,27 +1810,42 @@ def _run_denoise(sources, target, processes, scheduler, **options):
 @contextlib.contextmanager
 def _cluster(processes, scheduler):
     """A client of the Dask cluster at the address `scheduler`, or of new processes on this machine."""
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # it warns of workers that are slow to stop
+    import dask
     import distributed
 
     with contextlib.ExitStack() as stack:
         if not scheduler:
             folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            scheduler = stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=processes,
-                    threads_per_worker=1,
-                    dashboard_address="127.0.0.1:0",  # without an address, other machines could see it
-                    local_directory=folder,
+            stack.enter_context(dask.config.set({"temporary-directory": folder}))
+            with _signals_wait():
+                scheduler = stack.enter_context(
+                    distributed.LocalCluster(
+                        n_workers=processes,
+                        threads_per_worker=1,
+                        silence_logs=logging.CRITICAL,  # it complains of workers that are slow to stop
+                        dashboard_address="127.0.0.1:0",  # without an address, other machines could see it
+                    )
                 )
-            )
         yield stack.enter_context(distributed.Client(scheduler))
+
+
+@contextlib.contextmanager
+def _signals_wait():
+    """Let SIGINT and SIGTERM wait; processes that are started here never get them, so that this one ends them."""
+    if hasattr(signals, "pthread_sigmask"):
+        multiprocessing.resource_tracker.ensure_running()  # its start would let them through
+        signals.pthread_sigmask(signals.SIG_BLOCK, (signals.SIGINT, signals.SIGTERM))
+    try:
+        yield
+    finally:
+        if hasattr(signals, "pthread_sigmask"):
+            signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGINT, signals.SIGTERM))
 
 
 def _stop(number, _):
     """Turn a signal into an exception, so that what is begun is removed; a second one must not disturb that."""
-    for other in (SIGINT, SIGTERM):
-        on_signal(other, SIG_IGN)
+    for other in (signals.SIGINT, signals.SIGTERM):
+        signals.signal(other, signals.SIG_IGN)
     raise KeyboardInterrupt(number)
 
 
@@ -1836,8 +1854,8 @@ def main(arguments=None):
 
     0, 1 if files of a folder failed, 2 for an error of use, and 128 + its number for SIGINT (Ctrl-C) and SIGTERM.
     """
-    for number in (SIGINT, SIGTERM):
-        on_signal(number, _stop)
+    for number in (signals.SIGINT, signals.SIGTERM):
+        signals.signal(number, _stop)
     options = vars(_parser().parse_args(arguments))
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
@@ -1847,7 +1865,7 @@ def main(arguments=None):
         return 2
     except KeyboardInterrupt as stop:
         print("error: interrupted: nothing is half written, start it again to go on", file=sys.stderr)
-        return 128 + (stop.args or [SIGINT])[0]
+        return 128 + (stop.args or [signals.SIGINT])[0]
 
 
 if __name__ == "__main__":
