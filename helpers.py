@@ -16,7 +16,6 @@ import io
 import json
 import logging
 import math
-import multiprocessing.resource_tracker
 import os
 import platform
 import shlex
@@ -33,7 +32,8 @@ import zipfile
 from pathlib import Path
 
 if __name__ == "__main__":  # the imports that follow take half a second, and Ctrl-C would show a traceback of them
-    signals.signal(signals.SIGINT, lambda *_: os._exit(128 + signals.SIGINT))
+    for number in (signals.SIGINT, signals.SIGTERM):
+        signals.signal(number, lambda number, _: os.write(2, b"error: interrupted\n") and os._exit(128 + number))
 
 import lazy_loader
 import librosa
@@ -1308,10 +1308,10 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
             told |= dict.fromkeys(paths, ("failed", error, ""))
         elif not overwrite and _is_done(paths[0], place):
             told[paths[0]] = ("skipped", "", "")
-    todo = {path: place for path, place in targets.items() if path not in told}
+    todo = {path: targets[path] for path in sorted(targets) if path not in told}
     model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
     if client is None:
-        results = ((path, _try_denoise(path, todo[path], load_model(model), mix)) for path in sorted(todo))
+        results = ((path, _try_denoise(path, todo[path], load_model(model), mix)) for path in todo)
     else:
         results = _denoise_on(client, todo, model, mix)
     for path, (error, warning) in tqdm(results, total=len(todo), unit="file", disable=None):
@@ -1833,7 +1833,9 @@ def _cluster(processes, scheduler):
 def _signals_wait():
     """Let SIGINT and SIGTERM wait; processes that are started here never get them, so that this one ends them."""
     if hasattr(signals, "pthread_sigmask"):
-        multiprocessing.resource_tracker.ensure_running()  # its start would let them through
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # if it were started later, it would let them through
         signals.pthread_sigmask(signals.SIG_BLOCK, (signals.SIGINT, signals.SIGTERM))
     try:
         yield
