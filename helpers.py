@@ -1327,17 +1327,18 @@ def _targets(source, target):
     return targets, told
 
 
-def _files_below(top, target):
+def _files_below(root, target):
     """The files below a folder, with what is hidden, and the errors (OSError) of folders that can't be read."""
-    found, unread, seen, tops = [], [], {os.path.realpath(target)}, [top]
+    found, unread, seen, tops = [], [], set(), [root]
     for top in tops:  # folders behind links are added, and come last: each is listed where it really lies
         for folder, folders, files in os.walk(top, onerror=unread.append):
-            hidden = [name for name in folders if name.startswith(".")]
-            folders[:] = sorted(set(folders) - set(hidden))
-            if os.path.realpath(folder) in seen:
+            real = os.path.realpath(folder)
+            if real in seen or Path(real).is_relative_to(target):
                 folders.clear()
                 continue
-            seen.add(os.path.realpath(folder))
+            seen.add(real)
+            hidden = [name for name in folders if name.startswith(".")]
+            folders[:] = sorted(set(folders) - set(hidden))
             found += [Path(folder, name) for name in files + hidden]
             tops += [path for path in (Path(folder, name) for name in folders) if path.is_symlink()]
     return found, unread
@@ -1788,11 +1789,12 @@ def _run(command, options):
 
 def _run_denoise(sources, target, processes, scheduler, **options):
     """Denoise a file, or what a folder and several sources hold; return the exit status."""
-    source = sources[0] if len(sources) == 1 and not (target.is_dir() and not sources[0].is_dir()) else sources
-    if isinstance(source, Path) and not source.is_dir():
+    first, *others = sources
+    if not (others or first.is_dir() or target.is_dir()):
         remove_abandoned(target.parent.glob(PARTS))
-        denoise_file(source, target, options["model"], options["mix"])
+        denoise_file(first, target, options["model"], options["mix"])
         return 0
+    source = first if first.is_dir() and not others else sources
     if scheduler or processes > 1:
         import helpers  # by this name, not as __main__, the workers find what they are sent
 
