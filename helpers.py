@@ -268,8 +268,10 @@ def _hidden_in_wav(path):
         stated = long_length if length == 0xFFFFFFFF and long_length else length
         file.seek(start + min(stated, size - start))
         follows = file.read(1 << 16)
-    # Other chunks may follow as well, each with a name of four letters, or a fill of zeros.
-    if not follows.strip(b"\0") or any(re.match(rb"[ -~]{4}", follows[i:]) for i in (0, 1)):
+    # Other chunks may follow as well, each a name of four letters and a length, or a fill of zeros.
+    names = (re.match(rb"[ -~]{4}(....)", follows[i:], re.DOTALL) for i in (0, 1))
+    is_chunk = any(name and int.from_bytes(name[1], "little") <= size - start - stated for name in names)
+    if is_chunk or not follows.strip(b"\0"):
         follows = b""
     unknown, seconds = _is_unknown(stated), (size - start - stated) / max(1, bytes_per_s)
     if ((stated == 0 or not unknown) and not follows) or (not unknown and seconds < 0.1):
@@ -292,6 +294,11 @@ class _Reader:
             yield chunk
             if chunk.shape[-1] < size:  # of a damaged file more might follow, but not at its time
                 return
+
+    def skip(self, n):
+        """Go on `n` samples further."""
+        while n > 0 and (skipped := self.read(min(n, 60 * self.rate)).shape[-1]):
+            n -= skipped
 
 
 GET_BROADCAST_INFO, SET_BROADCAST_INFO = 0x10F0, 0x10F1  # commands of libsndfile that soundfile does not offer
@@ -316,13 +323,14 @@ class _Sndfile(_Reader):
         bext = sf._ffi.new("char[]", 1 << 15)
         if sf._snd.sf_command(self.file._file, GET_BROADCAST_INFO, bext, len(bext)):
             self.bext = bext
-        self.note = (
-            f"{seconds:.1f} s of sound follow the end that its header states: they are read too" if seconds else ""
-        )
+        if seconds:
+            self.note = f"{path}: {seconds:.1f} s of sound follow the end that its header states, and are read too"
 
     def skip(self, n):
-        """Go on `n` samples further."""
-        self.file.seek(min(n, self.n_samples))
+        if self.file.seekable():
+            self.file.seek(min(n, self.n_samples))
+        else:  # GSM 6.10 is not
+            super().skip(n)
 
     def read(self, n):
         """The next `n` samples, or all if it is -1; fewer at the end: float32 `(channels, samples)`."""
@@ -356,6 +364,7 @@ class _Decoded(_Reader):
 
         ending = path.suffix.lower()
         self.error, self.source = av.FFmpegError, path.open("rb")
+        self.damaged, self.longest, self.rate, self.channels = False, 0, None, None
         av.logging.set_level(av.logging.WARNING)
         try:
             with av.logging.Capture() as log:
@@ -365,42 +374,57 @@ class _Decoded(_Reader):
                     options={"protocol_whitelist": "none"},  # a playlist may name other files, and addresses
                     metadata_errors="replace",
                 )
-            self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
-            self.n_samples, self.damaged, self.longest, self.rate = None, False, 0, 0
-            self.pieces = self._pieces()
-            self.rest = next(self.pieces, None)
+                self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
+                self.duration = self._stated(path, [text for _, _, text in log])
+                self.pieces = self._pieces()
+                self.rest = next(self.pieces, None)
             if self.rest is None:
                 raise ValueError("no sound in it can be decoded")
-        except BaseException:
-            self.source.close()
-            raise
+        except av.FFmpegError as error:
+            raise ValueError(error.strerror) from None
         finally:
             av.logging.set_level(None)
-        self.channels = len(self.rest)
+            if not hasattr(self, "rest") or self.rest is None:
+                self.source.close()
         self.tags = {key.lower(): text for key, text in (self.stream.metadata | self.container.metadata).items()}
-        estimated = any("Estimating duration" in text for _, _, text in log)
-        if self.container.format.name == "mp3":  # without this frame its length is estimated, too
+
+    @property
+    def n_samples(self):
+        return self.duration and round(self.duration * self.rate)
+
+    def _stated(self, path, log):
+        """The duration in seconds that the container states, or None where FFmpeg estimated it."""
+        if self.stream is None or any("Estimating duration" in text for text in log):
+            return None
+        if self.container.format.name == "mp3":  # only this frame tells it
             with path.open("rb") as file:
-                estimated |= not re.search(rb"Xing|Info|VBRI", file.read(1 << 16))
-        if self.stream.duration and not estimated:
-            self.n_samples = round(self.stream.duration * self.stream.time_base * self.rate)
-        elif self.container.duration and not estimated:
-            self.n_samples = round(self.container.duration * self.rate / 1_000_000)
+                if not re.search(rb"Xing|Info|VBRI", file.read(1 << 16)):
+                    return None
+        if self.stream.duration:
+            return self.stream.duration * self.stream.time_base
+        return self.container.duration and self.container.duration / 1_000_000
 
     def _frames(self):
         """Yield what the decoder makes, (channels, samples) in any format; frames that are damaged are left out."""
-        for packet in self.container.demux(self.stream) if self.stream else ():
+        packets = self.container.demux(self.stream) if self.stream else iter(())
+        while True:
             try:
-                frames = packet.decode()
-                self.damaged &= packet.size == 0  # the last one only asks for what the decoder still holds
+                packet = next(packets, None)
+                frames = packet.decode() if packet else []
+                # The last packet, which is empty, asks only for what the decoder still holds.
+                self.damaged &= packet is None or packet.size == 0
             except self.error:
                 frames, self.damaged = [], True
+            if packet is None:
+                return
             for frame in frames:
-                self.rate = self.rate or frame.sample_rate
-                if frame.sample_rate != self.rate:
-                    raise ValueError("its sample rate changes: split it where it does")
+                layout = frame.sample_rate, frame.layout.nb_channels
+                if self.rate is None:
+                    self.rate, self.channels = layout
+                if layout != (self.rate, self.channels):
+                    raise ValueError("its rate or its channels change on the way: split it where they do")
                 samples = frame.to_ndarray()
-                yield samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+                yield samples if frame.format.is_planar else samples.reshape(-1, self.channels).T
 
     def _pieces(self):
         """Yield float32 `(channels, samples)`, without the padding of the last frame."""
@@ -421,13 +445,12 @@ class _Decoded(_Reader):
         self.rest, self.length = signal[:, n:], self.length + n
         return signal[:, :n]
 
-    def skip(self, n):
-        """Go on `n` samples further."""
-        while n > 0 and (skipped := self.read(min(n, BLOCK * self.rate)).shape[-1]):
-            n -= skipped
-
     def is_cut(self):
         """Whether the file, read to its end, ends within a frame, or more than a frame earlier than it states."""
+        if self.container.format.name == "ogg":  # its last page says so
+            self.source.seek(-min(1 << 16, self.source.seek(0, os.SEEK_END)), os.SEEK_END)
+            ended = self.source.read().rpartition(b"OggS")[2][1:2] >= b"\4"
+            return self.damaged or not ended
         return self.damaged or self.length + self.longest < (self.n_samples or 0)
 
     def close(self):
@@ -440,7 +463,9 @@ def _reader(path):
     reader = reason = None
     try:
         reader = _Sndfile(path)
-        if reader.file.format == "FLAC":  # libsndfile refuses one that was cut, but only when it comes to its end
+        if (
+            reader.file.format == "FLAC" and reader.n_samples
+        ):  # libsndfile refuses one that was cut, but only when it comes to its end
             reader.file.seek(-1, sf.SEEK_END)
             reader.read(1)
             reader.file.seek(0)
@@ -452,8 +477,6 @@ def _reader(path):
         reader.close()
     try:
         return _Decoded(path)
-    except OSError as error:
-        raise ValueError(reason or error.strerror) from None
     except ValueError as error:
         raise ValueError(reason or error) from None
 
@@ -515,6 +538,8 @@ def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
             signal = audio.read(-1 if duration is None else round(duration * audio.rate))
         except (sf.LibsndfileError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
+    if audio.note:
+        warnings.warn(audio.note, stacklevel=2)
     if signal.size == 0:
         raise ValueError(f"{path} holds no audio at {offset:.2f} s: check that the recording is not empty")
     return signal, audio.rate
@@ -1448,7 +1473,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
             raise ValueError(f"{named} can't be written, and {target} exists: name that, or another target")
         warnings.warn(f"{named} can't be written: the result is {target}", stacklevel=2)
     if audio.note:
-        warnings.warn(audio.note if audio.note.startswith("files") else f"{source}: {audio.note}", stacklevel=2)
+        warnings.warn(audio.note, stacklevel=2)
     if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
         warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
 
