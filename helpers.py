@@ -320,7 +320,7 @@ class _Sndfile(_Reader):
             self.file = sf.SoundFile(self.source, "r", *layout)
         self.rate, self.channels, self.subtype = self.file.samplerate, self.file.channels, self.file.subtype
         self.n_samples, self.tags = self.file.frames, self.file.copy_metadata()
-        bext = sf._ffi.new("char[]", 1 << 15)
+        bext = sf._ffi.new("char[]", 1 << 14)  # with a coding history of up to 15 kB
         if sf._snd.sf_command(self.file._file, GET_BROADCAST_INFO, bext, len(bext)):
             self.bext = bext
         if seconds:

@@ -1,11 +1,14 @@
 """What phones, exchanges and recorders write: read to its end, and written whole."""
 
+import fractions
 import io
 import os
 import struct
+import subprocess
 import sys
 import warnings
 
+import av
 import numpy as np
 import pytest
 import soundfile as sf
@@ -38,15 +41,18 @@ def write(path, signal=None, rate=RATE, **options):
     return path
 
 
-def encode(path, codec, signal=None, rate=RATE, **options):
+def encode(path, codec, signal=None, rate=RATE, tags=()):
     """Write a file by FFmpeg, as phones do."""
-    av = pytest.importorskip("av")
     signal = speech_like(rate=rate) if signal is None else signal
-    with av.open(str(path), "w", **options) as container:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        container.metadata.update(tags)
         stream = container.add_stream(codec, rate=rate, layout="mono")
+        if codec == "wmav2":
+            stream.bit_rate = 32000
         samples = np.round(32767 * signal).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-        frame.sample_rate = rate
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, fractions.Fraction(1, rate)
         for packet in (*stream.encode(frame), *stream.encode(None)):
             container.mux(packet)
     return path
@@ -58,7 +64,8 @@ def denoised(source, target, **options):
         warnings.simplefilter("always")
         helpers.denoise_file(source, target, MODEL, **options)
     signal, rate = helpers.read_audio(helpers.target_name(target))
-    assert rate == helpers.open_audio(source, **options).__enter__().rate
+    with helpers.open_audio(source, **options) as audio:
+        assert rate == audio.rate
     texts = [str(warning.message) for warning in told if warning.category is UserWarning]
     return signal[0], [text for text in texts if "above 4 kHz" not in text]
 
@@ -172,8 +179,7 @@ def test_mp3_keeps_its_number_of_samples(tmp_path):
 
 @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM"])
 def test_adpcm_keeps_its_number_of_samples(tmp_path, subtype):
-    content = bytearray(write(tmp_path / "a.wav", speech_like(7), subtype=subtype).read_bytes())
-    (tmp_path / "a.wav").write_bytes(content)
+    write(tmp_path / "a.wav", speech_like(7), subtype=subtype)
     signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
     assert np.array_equal(signal, sf.read(tmp_path / "a.wav", dtype="float32")[0]) and told == []
 
@@ -219,14 +225,10 @@ def test_recording_that_grows_is_denoised_as_far_as_it_was(tmp_path, monkeypatch
 )
 def test_formats_of_phones_are_read(tmp_path, name, codec, rate, exact):
     expected = speech_like(3.3, rate)
-    try:
-        source = encode(tmp_path / "in" / name, codec, expected, rate) if (tmp_path / "in").mkdir() is None else None
-    except (ValueError, LookupError) as error:
-        pytest.skip(f"this av can't write it: {error}")
-    signal, told = denoised(source, tmp_path / "b.wav")
+    signal, told = denoised(encode(tmp_path / name, codec, expected, rate), tmp_path / "b.wav")
     assert told == []
     assert len(signal) == pytest.approx(len(expected), abs=0 if exact else 4096)
-    if exact and codec != "g726":
+    if exact and codec not in ("g722", "g726"):  # they delay
         assert si_sdr(expected, signal) > 5
 
 
@@ -240,8 +242,6 @@ def test_damaged_frames_are_left_out(tmp_path):
 
 
 def test_av_is_imported_only_when_it_is_needed(tmp_path):
-    import subprocess
-
     write(tmp_path / "a.wav")
     code = "import sys, helpers; helpers.read_audio(sys.argv[1]); assert 'av' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.wav")], check=True, cwd=helpers.ROOT)
@@ -307,7 +307,7 @@ def test_rate_of_a_headerless_ending_can_be_told(tmp_path):
 
 
 def test_unknown_raw_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="mp3 is no sample format.*ulaw"):
+    with pytest.raises(ValueError, match=r"mp3 is no sample format.*ulaw"):
         helpers.read_audio(write_raw(tmp_path / "a.raw", "ULAW"), raw="mp3")
 
 
@@ -339,8 +339,15 @@ def test_target_that_is_not_written_becomes_a_wav(tmp_path):
 
 @pytest.mark.parametrize(
     ("rate", "channels", "ending"),
-    [(44100, 1, ".opus"), (8000, 9, ".flac"), (96000, 1, ".mp3"), (8000, 3, ".mp3"), (8000, 2, ".wav49")]
-    + [(500_000, 1, ".ogg"), (8000, 256, ".ogg")],
+    [
+        (44100, 1, ".opus"),
+        (8000, 9, ".flac"),
+        (96000, 1, ".mp3"),
+        (8000, 3, ".mp3"),
+        (8000, 2, ".wav49"),
+        (500_000, 1, ".ogg"),
+        (8000, 256, ".ogg"),
+    ],
 )
 def test_what_the_target_cannot_hold_is_refused_before_any_work(tmp_path, rate, channels, ending):
     source = write(tmp_path / "a.wav", np.zeros((300, channels)), rate)
@@ -385,18 +392,9 @@ def test_tags_are_carried_over(tmp_path, ending):
 
 
 def test_tags_of_a_phone_are_carried_over(tmp_path):
-    source = encode(tmp_path / "a.mka", "flac")
-    av = pytest.importorskip("av")
-    with av.open(str(source)) as old, av.open(str(tmp_path / "b.mka"), "w") as new:
-        new.metadata.update({"title": TAGS["title"]})
-        stream = new.add_stream_from_template(old.streams.audio[0])
-        for packet in old.demux(audio=0):
-            if packet.size:
-                packet.stream = stream
-                new.mux(packet)
-    denoised(tmp_path / "b.mka", tmp_path / "c.wav")
+    denoised(encode(tmp_path / "b.m4a", "aac", tags=TAGS), tmp_path / "c.wav")
     with sf.SoundFile(tmp_path / "c.wav") as file:
-        assert file.title == TAGS["title"]
+        assert {name: getattr(file, name) for name in TAGS} == TAGS
 
 
 def test_broadcast_chunk_is_carried_over(tmp_path):
@@ -454,7 +452,7 @@ def test_call_that_is_clipped_keeps_its_level(tmp_path, subtype):
 
     class Overshoots:
         def predict_on_batch(self, inputs):
-            return -0.2 * inputs
+            return -0.06 * inputs
 
     source = write(tmp_path / "a.wav", clipped, subtype=subtype)
     with warnings.catch_warnings():
@@ -462,7 +460,7 @@ def test_call_that_is_clipped_keeps_its_level(tmp_path, subtype):
         helpers.denoise_file(source, tmp_path / "b.wav", Overshoots())
     expected, result = (sf.read(path)[0] for path in (source, tmp_path / "b.wav"))
     soft = np.abs(expected) < 0.8
-    assert np.std(result[soft]) == pytest.approx(1.2 * np.std(expected[soft]), rel=0.05)
+    assert np.std(result[soft]) == pytest.approx(1.06 * np.std(expected[soft]), rel=0.02)
 
 
 def test_attenuation_of_0_db_is_none(tmp_path):
