@@ -363,19 +363,19 @@ class _Decoded(_Reader):
         import av  # it loads the libraries of FFmpeg, which few files need
 
         ending = path.suffix.lower()
-        self.error, self.source = av.FFmpegError, path.open("rb")
+        self.error, self.path = av.FFmpegError, path
         self.damaged, self.longest, self.rate, self.channels = False, 0, None, None
         av.logging.set_level(av.logging.WARNING)
         try:
             with av.logging.Capture() as log:
                 self.container = av.open(
-                    self.source,
+                    f"file:{path}",
                     format=ending[1:] if ending in (".g722", ".g729") else None,  # they have no header that tells
-                    options={"protocol_whitelist": "none"},  # a playlist may name other files, and addresses
+                    options={"protocol_whitelist": "file"},  # a playlist may name addresses
                     metadata_errors="replace",
                 )
                 self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
-                self.duration = self._stated(path, [text for _, _, text in log])
+                self.duration = self._stated([text for _, _, text in log])
                 self.pieces = self._pieces()
                 self.rest = next(self.pieces, None)
             if self.rest is None:
@@ -384,20 +384,18 @@ class _Decoded(_Reader):
             raise ValueError(error.strerror) from None
         finally:
             av.logging.set_level(None)
-            if not hasattr(self, "rest") or self.rest is None:
-                self.source.close()
         self.tags = {key.lower(): text for key, text in (self.stream.metadata | self.container.metadata).items()}
 
     @property
     def n_samples(self):
         return self.duration and round(self.duration * self.rate)
 
-    def _stated(self, path, log):
+    def _stated(self, log):
         """The duration in seconds that the container states, or None where FFmpeg estimated it."""
         if self.stream is None or any("Estimating duration" in text for text in log):
             return None
         if self.container.format.name == "mp3":  # only this frame tells it
-            with path.open("rb") as file:
+            with self.path.open("rb") as file:
                 if not re.search(rb"Xing|Info|VBRI", file.read(1 << 16)):
                     return None
         if self.stream.duration:
@@ -406,7 +404,7 @@ class _Decoded(_Reader):
 
     def _frames(self):
         """Yield what the decoder makes, (channels, samples) in any format; frames that are damaged are left out."""
-        packets = self.container.demux(self.stream) if self.stream else iter(())
+        packet, packets = None, self.container.demux(self.stream) if self.stream else iter(())
         while True:
             try:
                 packet = next(packets, None)
@@ -448,14 +446,14 @@ class _Decoded(_Reader):
     def is_cut(self):
         """Whether the file, read to its end, ends within a frame, or more than a frame earlier than it states."""
         if self.container.format.name == "ogg":  # its last page says so
-            self.source.seek(-min(1 << 16, self.source.seek(0, os.SEEK_END)), os.SEEK_END)
-            ended = self.source.read().rpartition(b"OggS")[2][1:2] >= b"\4"
-            return self.damaged or not ended
+            with self.path.open("rb") as file:
+                file.seek(-min(1 << 16, file.seek(0, os.SEEK_END)), os.SEEK_END)
+                flags = file.read().rpartition(b"OggS")[2][1:2]
+            return self.damaged or flags < b"\4"
         return self.damaged or self.length + self.longest < (self.n_samples or 0)
 
     def close(self):
         self.container.close()
-        self.source.close()
 
 
 def _reader(path):
