@@ -357,8 +357,6 @@ class _Sndfile(_Reader):
 class _Decoded(_Reader):
     """A sound file, read by FFmpeg."""
 
-    subtype = "PCM_16"  # of the result; lossy formats have none
-
     def __init__(self, path):
         import av  # it loads the libraries of FFmpeg, which few files need
 
@@ -419,15 +417,26 @@ class _Decoded(_Reader):
                 layout = frame.sample_rate, frame.layout.nb_channels
                 if self.rate is None:
                     self.rate, self.channels = layout
+                    self.subtype = "PCM_24" if frame.format.name.startswith("s32") else "PCM_16"
                 if layout != (self.rate, self.channels):
                     raise ValueError("its rate or its channels change on the way: split it where they do")
                 samples = frame.to_ndarray()
                 yield samples if frame.format.is_planar else samples.reshape(-1, self.channels).T
 
+    def _opus_delay(self, first, size):
+        """How much of the delay of Opus is left in a first frame, of `first` samples, where all others have `size`.
+
+        FFmpeg takes its length, which is told at 48 kHz, for one at the rate before encoding.
+        """
+        delay = int.from_bytes((self.stream.codec_context.extradata or b"")[10:12], "little")
+        return delay - (size - first) if 0 < size - first < delay < size else 0
+
     def _pieces(self):
         """Yield float32 `(channels, samples)`, without the padding of the last frame."""
         length = 0
         for frame, following in itertools.pairwise(itertools.chain(self._frames(), [None])):
+            if length == 0 and following is not None and self.stream.codec_context.name in ("opus", "libopus"):
+                frame = frame[:, self._opus_delay(frame.shape[-1], following.shape[-1]) :]
             self.longest, length = max(self.longest, frame.shape[-1]), length + frame.shape[-1]
             padding = length - (self.n_samples or length) if following is None else 0
             yield to_float(frame[:, : -padding or None] if 0 <= padding < frame.shape[-1] else frame)
@@ -1381,6 +1390,9 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
     return np.concatenate([enhanced for _, enhanced in pieces], axis=-1).reshape(noisy.shape)
 
 
+WAV_LIMIT = 2**31  # bytes as floats: a plain WAV file ends at 4 GB, and its samples have up to 8 bytes
+
+
 def _target_format(source, target):
     """libsndfile's names of the format and the sample format to write: the source's, where the target's ending can."""
     ending = target.suffix.lower()
@@ -1388,12 +1400,8 @@ def _target_format(source, target):
         raise ValueError(f"{target} cannot be written: end its name in one of {', '.join(FORMATS)}")
     audio_format, subtype = FORMATS[ending], source.subtype
     # Blocks of ADPCM would add samples: those of the source may have another size.
-    if subtype in (*CODECS.values(), "IMA_ADPCM", "MS_ADPCM") or not sf.check_format(audio_format, subtype):
+    if subtype in ("IMA_ADPCM", "MS_ADPCM") or not sf.check_format(audio_format, subtype):
         subtype = sf.default_subtype(audio_format)
-    if source.subtype == "GSM610" and audio_format == "WAV":
-        subtype = source.subtype
-    if audio_format == "WAV" and (source.n_samples or 0) * source.channels * 8 >= 2**32:
-        audio_format = "RF64"  # a plain WAV file ends at 4 GB
     return audio_format, CODECS.get(ending, subtype)
 
 
@@ -1489,15 +1497,16 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     try:
         # Whether it clips is known at its end, and it is too large for the memory: it waits in a file without a name.
         with written_whole(target) as part, tempfile.TemporaryFile(dir=part.parent) as store:
-            with tqdm(
-                total=round((audio.n_samples or 0) / audio.rate), unit="s", leave=False, disable=None
-            ) as progress:
+            seconds = round((audio.n_samples or 0) / audio.rate)
+            with tqdm(total=seconds, unit="s", leave=False, disable=None) as progress:
                 for noisy, piece in pieces:
                     piece = piece if floats else limited(piece, noisy, audio.subtype)
                     peak, length = max(peak, np.abs(piece).max()), length + piece.shape[-1]
                     store.write(np.ascontiguousarray(piece.T))
                     progress.update(round(piece.shape[-1] / audio.rate))
             clips = peak > 1.005 and not floats  # from 0.05 dB on
+            if audio_format == "WAV" and store.tell() >= WAV_LIMIT:
+                audio_format = "RF64"
             store.seek(0)
             with sf.SoundFile(_encoded(part), "w", audio.rate, audio.channels, subtype, format=audio_format) as file:
                 _copy_tags(audio, file)

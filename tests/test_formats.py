@@ -232,6 +232,23 @@ def test_formats_of_phones_are_read(tmp_path, name, codec, rate, exact):
         assert si_sdr(expected, signal) > 5
 
 
+@pytest.mark.parametrize("rate", [8000, 48000])
+def test_delay_of_opus_is_trimmed(tmp_path, rate):
+    signal, _ = denoised(encode(tmp_path / "a.webm", "libopus", speech_like(3.3, rate), rate), tmp_path / "b.wav")
+    assert len(signal) == 3.3 * 48000 and si_sdr(speech_like(3.3, 48000), signal) > 5
+
+
+def test_24_bits_are_kept(tmp_path):
+    signal = np.round(2**23 * 0.3 * np.sin(np.arange(20 * RATE))) / 2**23
+    content = bytearray(write(tmp_path / "a.flac", signal, subtype="PCM_24").read_bytes())
+    content[21] &= 0xF0  # of unknown length
+    content[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(content)
+    helpers.denoise_file(tmp_path / "a.flac", tmp_path / "b.flac", MODEL)
+    assert np.array_equal(sf.read(tmp_path / "b.flac")[0], signal)
+    assert sf.info(tmp_path / "b.flac").subtype == "PCM_24"
+
+
 def test_damaged_frames_are_left_out(tmp_path):
     source = encode(tmp_path / "a.m4a", "aac", speech_like(10))
     content = bytearray(source.read_bytes())
@@ -371,6 +388,13 @@ def test_disk_that_fills_when_libsndfile_closes_the_file(tmp_path, monkeypatch, 
     with pytest.raises(OSError, match=rf"b\{ending} could not be written .*: check the disk"):
         helpers.denoise_file(source, tmp_path / f"b{ending}", MODEL)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+@pytest.mark.parametrize(("limit", "audio_format"), [(2 * RATE * 4, "RF64"), (2 * RATE * 4 + 1, "WAV")])
+def test_wav_that_grows_too_long_becomes_rf64(tmp_path, monkeypatch, limit, audio_format):
+    monkeypatch.setattr(helpers, "WAV_LIMIT", limit)
+    denoised(write(tmp_path / "a.flac"), tmp_path / "b.wav")
+    assert sf.info(tmp_path / "b.wav").format == audio_format
 
 
 TAGS = {"title": "Call 4711", "artist": "Agent Smith", "date": "2024-05-01", "comment": "café"}

@@ -14,7 +14,6 @@ import sys
 import tarfile
 import threading
 import time
-import types
 import warnings
 import zipfile
 from signal import SIGKILL
@@ -1099,13 +1098,6 @@ def test_damaged_file_of_a_phone_is_named(tmp_path, ending):
     table = helpers.denoise_folder(tmp_path / "in", tmp_path / "out", HEARS_NO_NOISE)
     assert table["status"].to_list() == ["done", "failed"]
     assert "my call" in table["error"][1] and "\n" not in table["error"][1]
-
-
-@pytest.mark.parametrize(("minutes", "audio_format"), [(60, "WAV"), (60 * 24, "RF64")])
-def test_long_wav_becomes_rf64(tmp_path, minutes, audio_format):
-    source = types.SimpleNamespace(subtype="PCM_24", channels=2, n_samples=minutes * 60 * 8000)  # 4.1 GB in 24 hours
-    assert helpers._target_format(source, tmp_path / "b.wav") == (audio_format, "PCM_24")
-    assert helpers._target_format(source, tmp_path / "b.flac") == ("FLAC", "PCM_24")
 
 
 def test_denoise_file_writes_rf64(tmp_path, monkeypatch):
