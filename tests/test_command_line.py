@@ -161,7 +161,7 @@ def test_interrupted_while_it_is_imported(tmp_path, number):
 
 
 def test_interrupt_that_a_library_makes_another_error_of(tmp_path, monkeypatch, capsys):
-    def import_something(*_):
+    def import_something(*_, **__):
         try:
             signal.raise_signal(signal.SIGTERM)
         except KeyboardInterrupt:
