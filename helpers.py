@@ -487,6 +487,20 @@ def telephone(signal, law="ULAW", band_hz=(300, 3400)):
     return sf.read(coded, dtype="float32")[0]
 
 
+def whisper(signal, rng):
+    """Turn a voice into a whisper: a vocoder that excites the spectral envelope of speech with noise.
+
+    The envelope is what the first 25 cepstral coefficients of each STFT window keep: formants, but no pitch. Below
+    700 Hz a whisper has little. Float `(samples,)` at 8 kHz to float32 of the same shape.
+    """
+    cepstrum = np.fft.irfft(np.log(np.abs(stft(signal)) + 1e-6), axis=0)
+    cepstrum[25:-24] = 0
+    envelope = np.exp(np.fft.rfft(cepstrum, axis=0).real)
+    envelope *= np.minimum(1, np.arange(len(envelope)) * SAMPLE_RATE / N_FFT / 700)[:, None]
+    excitation = stft(rng.standard_normal(len(signal))) / STFT_GAIN
+    return istft(envelope * excitation, len(signal))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Spectrograms: notebooks 02 and 04
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1844,6 +1858,16 @@ def _pesq(clean, estimate):
         return float(pesq.pesq(SAMPLE_RATE, clean, estimate, "nb"))
     except (pesq.PesqError, ValueError, ZeroDivisionError):
         return np.nan
+
+
+def left_db(sound, voice, enhance=denoise):
+    """How much of a sound is left in dB, when it comes in a call between speech of the same level.
+
+    `sound` and `voice` are float32 `(samples,)` at 8 kHz; `enhance` takes and returns such a signal.
+    """
+    sound = sound * signal_level(voice) / signal_level(sound)
+    enhanced = enhance(np.concatenate([voice, sound, voice]))[len(voice) : -len(voice)]
+    return float(10 * np.log10(np.mean(np.square(enhanced)) / np.mean(np.square(sound))))
 
 
 def spectral_subtraction(noisy):

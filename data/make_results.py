@@ -4,7 +4,8 @@ Run it in the folder above as `OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 python
 [BASELINE BRIEF]`: on one thread, as the computing cost of the other systems was measured. BENCHMARK holds `clean/` and
 `noisy/`, with files of the same names, `manifest.csv` with the columns file, category and snr_db, and `peers.csv`, what
 other systems reach on these files. BASELINE is a model by `make_baseline.py`, BRIEF one by `train` from random weights
-that saw the same blends. PESQ needs the package pesq.
+that saw the same blends. The sounds that are no speech come from the corpus of recordings that the environment variable
+SPEECH_CORPUS names. PESQ needs the package pesq.
 """
 
 import functools
@@ -25,6 +26,10 @@ from helpers import (
     STYLE,
     denoise,
     evaluate,
+    left_db,
+    list_noise,
+    list_speech,
+    load_audio,
     load_model,
     packed_png,
     paired_files,
@@ -81,6 +86,28 @@ def compare(scores, pairs, systems, peers):
     return pd.concat([ours, others], ignore_index=True)[peers.columns].rename(columns={"peer": "system"})
 
 
+SOUNDS = {  # what calls hold beside speech, and what its path or its category in the table of noise holds
+    "laughter": "laughing",
+    "crying": "crying_baby",
+    "siren": "siren",
+    "bells": "church_bells",
+    "hold music": "moh_opsound",
+}
+
+
+def other_sounds():
+    """How much of each kind of sound is left, by `left_db`: mean, lowest and highest over up to 20 clips."""
+    speech, noise = list_speech(), list_noise()
+    voices = [load_audio(path, duration=4) for path in speech[speech["split"] == "test"]["path"].iloc[:20]]
+    label = noise["path"].map(str) + noise["category"]
+    rows = []
+    for sound, name in SOUNDS.items():
+        clips = noise["path"][label.str.contains(name)]
+        left = [left_db(load_audio(clip, duration=5), voice) for clip, voice in zip(clips, voices, strict=False)]
+        rows.append((sound, len(left), np.mean(left), min(left), max(left)))
+    return pd.DataFrame(rows, columns=["sound", "clips", "left_db", "least_db", "most_db"])
+
+
 def training(model):
     """How long a model was trained, from its card and those of the models that it started from."""
     card = json.loads(model.with_suffix(".json").read_text())
@@ -132,6 +159,7 @@ def main(benchmark, baseline=None, brief=None):
     table = compare(scores, pairs, systems, pd.read_csv(benchmark / "peers.csv"))
     table.to_csv(results / "systems.csv", index=False, float_format="%.4f")
     draw_worst(pairs, scores)
+    other_sounds().to_csv(results / "sounds.csv", index=False, float_format="%.1f")
 
 
 if __name__ == "__main__":

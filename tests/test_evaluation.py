@@ -129,3 +129,17 @@ def test_paired_files(tmp_path):
     write(clean / "a.wav")
     [(name, first, second)] = helpers.paired_files(clean, noisy)
     assert name == "a.wav" and np.array_equal(first, second)
+
+
+def test_left_db(speech):
+    sound = noise(8000)
+
+    def duck(signal):  # takes 20 dB off what lies between the speech, and nothing off the speech
+        assert signal.shape == (2 * len(speech) + 8000,)
+        between = slice(len(speech), len(speech) + 8000)
+        assert decibel(signal[between], speech) == pytest.approx(0, abs=0.1)
+        signal[between] /= 10
+        return signal
+
+    assert helpers.left_db(sound, speech, duck) == pytest.approx(-20, abs=1e-3)
+    assert helpers.left_db(sound, speech, lambda signal: signal) == pytest.approx(0, abs=1e-3)
