@@ -49,13 +49,13 @@ nav { display: flex; justify-content: space-between; gap: 1rem; padding: 0.5rem 
 nav a { color: #00539f; }
 img, audio { max-width: 100%; }
 summary { cursor: pointer; font-family: sans-serif; color: #555; }
-.contents { columns: 18rem; font-family: sans-serif; }
+.contents ul { columns: 18rem; }
 /* What is wider than a phone scrolls by itself; nothing is broken within a word. */
 .highlight pre, .jp-RenderedText pre { overflow-x: auto; white-space: pre; word-break: normal; }
 .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; table-layout: auto; }
 .jp-RenderedHTMLCommon :is(td, th) { overflow-wrap: normal; word-break: normal; }
 </style>{% endblock %}
-{% block body_header %}{{ super() }}{{ resources.navigation }}<!-- contents -->{% endblock %}
+{% block body_header %}{{ super() }}{{ resources.navigation }}{% endblock %}
 {% block input_group %}
 {% if cell.metadata.input == "folded" %}<details><summary>Code</summary>{{ super() }}</details>
 {% elif cell.metadata.input != "left out" %}{{ super() }}{% endif %}
@@ -64,6 +64,7 @@ summary { cursor: pointer; font-family: sans-serif; color: #555; }
 """
     + PICTURES
 )
+CONTENTS = "<!-- contents -->"  # where the list of a page's headings goes
 SLIDES = "{% extends 'reveal/index.html.j2' %}" + PICTURES
 
 
@@ -207,7 +208,7 @@ def make_index(notebooks):
             shown = copy.deepcopy(cell)
             shown.metadata["input"] = "left out"
             index.cells += [nbformat.v4.new_markdown_cell(announcement), shown]
-    index.cells.append(nbformat.v4.new_markdown_cell(rest))
+    index.cells.append(nbformat.v4.new_markdown_cell(f"{CONTENTS}\n\n{rest}"))
     return index
 
 
@@ -239,11 +240,13 @@ def make_site(folder):
     for name, notebook in pages.items():
         require_outputs(name, notebook)
         fold_plotting(notebook)
+        if name in notebooks:
+            notebook.cells[0].source += f"\n\n{CONTENTS}"
         link(notebook, ".html", "index.html", "{}.html")
         notebook.metadata["title"] = titles[name]
         resources = {"metadata": {"name": name}, "navigation": navigation(list(pages), name, titles)}
         page, _ = exporter.from_notebook_node(notebook, resources)
-        page = page.replace("<!-- contents -->", contents(page))
+        page = page.replace(CONTENTS, contents(page))
         (folder / f"{name}.html").write_text(page, encoding="utf-8")
 
 
