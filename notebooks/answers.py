@@ -265,8 +265,9 @@ def verdict(exercise, answer):
         except (TypeError, ValueError):
             return f"Not yet: a number is expected, not {type(answer).__name__}."
         return "Right." if right else f"Not yet: {hint}"
+    tests = TESTS[exercise]
     try:
-        for holds, hint in TESTS[exercise](answer):
+        for holds, hint in tests(answer):
             if not holds:
                 return f"Not yet: {hint}"
     except Exception as error:  # of a student's code, anything may come
