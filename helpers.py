@@ -19,6 +19,7 @@ import collections
 import contextlib
 import functools
 import importlib.metadata
+import importlib.util
 import io
 import itertools
 import json
@@ -2086,16 +2087,18 @@ def packed_png(figure, dpi=100):
 
 
 def start_notebook():
-    """Give all figures the style of the course; print the versions in use, and OK or what is wrong with them."""
+    """Give all figures the style of the course; print OK, or what is wrong with the versions; show these, folded."""
     import matplotlib.pyplot as plt
+    from IPython.display import HTML, display
 
     plt.rcParams.update(STYLE)
     versions, problems = installed_versions()
-    print(", ".join([f"Python {platform.python_version()}", *versions]))
     for problem in problems:
         print(f"{problem}: run pip install -r requirements.txt")
     if not problems:
         print("OK: these are versions that the course is tested with.")
+    listed = ", ".join([f"Python {platform.python_version()}", *versions])
+    display(HTML(f"<details><summary>Versions</summary>{listed}</details>"))
 
 
 def installed_versions(requirements=ROOT / "requirements.txt"):
@@ -2123,40 +2126,19 @@ def installed_versions(requirements=ROOT / "requirements.txt"):
     return versions, problems
 
 
-def check(answer, expected, tolerance=0.0):
-    """Print in one line whether the answer to an exercise is right, or in which way it is not.
+def check(exercise, answer):
+    """Print in one line whether the answer to an exercise is right, or a hint.
 
     Args:
-        answer: a number, an array or a text; None as long as there is no answer.
-        expected: what is right, of the same kind and shape.
-        tolerance: by how much a number, or each value of an array, may be off.
+        exercise: the notebook and the number, such as "02.1".
+        answer: what the exercise asks for, such as a number or a function; None as long as there is none.
+
+    What is right stands in `notebooks/answers.py`.
     """
-    print(_verdict(answer, expected, tolerance))
-
-
-def _verdict(answer, expected, tolerance):
-    if answer is None:
-        return "No answer yet: put yours in place of None in the cell above, run that cell, then this one."
-    if isinstance(expected, str):
-        return "Right." if answer == expected else f"Not yet: it is not {answer!r}."
-    try:
-        answer, expected = np.asarray(answer) + 0.0, np.asarray(expected) + 0.0
-    except (TypeError, ValueError):
-        return f"Not yet: a number or an array of numbers is expected, not {type(answer).__name__}."
-    if answer.shape != expected.shape:
-        return f"Not yet: the shape is {answer.shape}, but {expected.shape} is expected; () is a single number."
-    with np.errstate(invalid="ignore"):  # infinity minus infinity
-        difference = np.where(answer == expected, 0, answer - expected)
-    difference = np.where(np.isnan(answer) & np.isnan(expected), 0, difference)
-    n_off = np.sum(~(np.abs(difference) <= tolerance))  # this way round, NaN is off
-    if n_off == 0:
-        return "Right."
-    if np.isnan(difference).any():
-        return f"Not yet: {np.isnan(answer).sum()} of {answer.size} values are NaN."
-    largest = np.abs(difference).max()
-    if answer.ndim == 0 and not np.iscomplexobj(difference):
-        return f"Not yet: {answer:.4g} is too {'high' if difference > 0 else 'low'} by {largest:.2g}."
-    return f"Not yet: {n_off} of {answer.size} values are off, by up to {largest:.2g}."
+    spec = importlib.util.spec_from_file_location("answers", ROOT / "notebooks" / "answers.py")
+    answers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(answers)
+    print(answers.verdict(exercise, answer))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

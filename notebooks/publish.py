@@ -10,6 +10,7 @@ notebook that was not executed, or holds an error, stops them.
 
 import argparse
 import base64
+import copy
 import html
 import io
 import os
@@ -24,6 +25,12 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
+PAGES = ("history", "ethics")  # beside the notebooks; the site shows them after the last one
+OPENING = {  # tags of the cells whose outputs open the site, and what announces them
+    "before": "A telephone call in noise:",
+    "after": "The same call, cleaned by the network of this course:",
+    "spectrograms": "The same as pictures, of two seconds: time runs to the right, pitch goes up, bright is loud.",
+}
 
 PICTURES = """{% block data_png scoped %}
 <img src="data:image/png;base64,{{ output.data['image/png'] }}"
@@ -38,16 +45,26 @@ PAGE = (
 {% block html_head_js_mermaidjs %}{% endblock %}
 {% block html_head_css %}<style>
 main { max-width: 72rem; margin: auto; padding: 0 1rem; }
-.highlight pre { overflow-x: auto; }
 nav { display: flex; justify-content: space-between; gap: 1rem; padding: 0.5rem 0; font: 1rem sans-serif; }
 nav a { color: #00539f; }
 img, audio { max-width: 100%; }
+summary { cursor: pointer; font-family: sans-serif; color: #555; }
+.contents ul { columns: 18rem; }
+/* What is wider than a phone scrolls by itself; nothing is broken within a word. */
+.highlight pre, .jp-RenderedText pre { overflow-x: auto; white-space: pre; word-break: normal; }
+.jp-RenderedHTMLCommon table { display: block; overflow-x: auto; table-layout: auto; }
+.jp-RenderedHTMLCommon :is(td, th) { overflow-wrap: normal; word-break: normal; }
 </style>{% endblock %}
 {% block body_header %}{{ super() }}{{ resources.navigation }}{% endblock %}
+{% block input_group %}
+{% if cell.metadata.input == "folded" %}<details><summary>Code</summary>{{ super() }}</details>
+{% elif cell.metadata.input != "left out" %}{{ super() }}{% endif %}
+{% endblock input_group %}
 {% block body_footer %}{{ resources.navigation }}{{ super() }}{% endblock %}
 """
     + PICTURES
 )
+CONTENTS = "<!-- contents -->"  # where the list of a page's headings goes
 SLIDES = "{% extends 'reveal/index.html.j2' %}" + PICTURES
 
 
@@ -92,11 +109,8 @@ def require_outputs(name, notebook):
 
 
 def without_answers(notebook):
-    """Leave out the cells with folded answers, and fold the source of those that check an answer, in place."""
-    notebook.cells = [cell for cell in notebook.cells if "<summary>Answer</summary>" not in cell.source]
-    for cell in notebook.cells:
-        if "check(answer, " in cell.source:
-            cell.metadata["jupyter"] = {"source_hidden": True}
+    """Leave out the cells with folded answers and rubrics, in place."""
+    notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith("<details>")]
     return notebook
 
 
@@ -105,15 +119,17 @@ def title(notebook):
     return notebook.cells[0].source.splitlines()[0].removeprefix("# ")
 
 
-def link(notebook, ending, readme, images="images"):
+def link(notebook, ending, readme, pages, images="images"):
     """Rewrite links in place.
 
-    Those to notebooks lead to files that end in `ending`, those to the README to `readme`, those to pictures into the
-    folder `images`, by default that of ROOT, where the exporters find and embed them.
+    Those to notebooks lead to files that end in `ending`, those to the README to `readme`, those to pages beside the
+    notebooks to `pages`, in which {} is the page's name, those to pictures into the folder `images`, by default that of
+    ROOT, where the exporters find and embed them.
     """
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             linked = re.sub(r"\]\((\w+)\.ipynb\)", rf"](\1{ending})", cell.source)
+            linked = re.sub(r"\]\((\w+)\.md\)", lambda found: f"]({pages.format(found[1])})", linked)
             cell.source = linked.replace("](../README.md)", f"]({readme})").replace("](../images/", f"]({images}/")
 
 
@@ -128,8 +144,12 @@ def make_class(folder):
         for cell in without_answers(notebook).cells:
             if cell.cell_type == "code":
                 cell.update(outputs=[], execution_count=None)
-        link(notebook, ".ipynb", relative("README.md", folder), relative("images", folder))
+        pages = relative("notebooks/{}.md", folder)
+        link(notebook, ".ipynb", relative("README.md", folder), pages, relative("images", folder))
         nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+PART = r"\n(?=#{2,3} |\| \| \||\*\*Objectives)"  # where prose is divided: at headings, and behind a notebook's title
 
 
 def as_slides(notebook):
@@ -142,7 +162,7 @@ def as_slides(notebook):
     for cell in shown:
         parts = [cell]
         if cell.cell_type == "markdown":
-            parts = [nbformat.v4.new_markdown_cell(text) for text in re.split(r"\n(?=#{2,3} )", cell.source)]
+            parts = [nbformat.v4.new_markdown_cell(text) for text in re.split(PART, cell.source)]
         for part in parts:
             kind = "-" if part.cell_type == "code" else "slide" if re.match("##? ", part.source) else "subslide"
             part.metadata["slideshow"] = {"slide_type": kind}
@@ -155,7 +175,7 @@ def make_slides(folder, reveal):
     for name, notebook in read_notebooks().items():
         require_outputs(name, notebook)
         as_slides(without_answers(notebook))
-        link(notebook, ".slides.html", relative("README.md", folder))
+        link(notebook, ".slides.html", relative("README.md", folder), relative("notebooks/{}.md", folder))
         page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name, "path": str(ROOT)}})
         (folder / f"{name}.slides.html").write_text(page, encoding="utf-8")
 
@@ -173,18 +193,60 @@ def navigation(names, name, titles):
     return f"<nav>{''.join(links)}</nav>"
 
 
+def read_page(name):
+    """A page beside the notebooks, such as README.md, as a notebook of one cell."""
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell((FOLDER / name).read_text("utf-8"))])
+
+
+def make_index(notebooks):
+    """The README beside the notebooks, with what the tags in OPENING find behind its first paragraph, as a notebook."""
+    index = read_page("README.md")
+    heading, paragraph, rest = index.cells[0].source.split("\n\n", 2)
+    index.cells = [nbformat.v4.new_markdown_cell(f"{heading}\n\n{paragraph}")]
+    for tag, announcement in OPENING.items():
+        for cell in (cell for notebook in notebooks for cell in notebook.cells if tag in cell.metadata.get("tags", [])):
+            shown = copy.deepcopy(cell)
+            shown.metadata["input"] = "left out"
+            index.cells += [nbformat.v4.new_markdown_cell(announcement), shown]
+    index.cells.append(nbformat.v4.new_markdown_cell(f"{CONTENTS}\n\n{rest}"))
+    return index
+
+
+def fold_plotting(notebook):
+    """Say in the metadata, in place, which code is folded: imports, and what draws with matplotlib's own words."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and re.search(r"^import |^from |\bplt\.", cell.source, re.MULTILINE):
+            cell.metadata.setdefault("input", "folded")
+
+
+def contents(page):
+    """A list of links to the headings of second order of a page in HTML."""
+    headings = re.findall(r'<h2 id="(.+?)">(.*?)<', page)
+    links = "".join(f'<li><a href="#{anchor}">{text}</a></li>' for anchor, text in headings)
+    return f'<details class="contents" open><summary>On this page</summary><ul>{links}</ul></details>' if links else ""
+
+
 def make_site(folder):
-    """Write a page for each notebook, and `index.html` from the README beside the notebooks."""
-    index = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell((FOLDER / "README.md").read_text("utf-8"))])
-    pages = {"index": index, **read_notebooks()}
+    """Write a page for each notebook and each of PAGES, and `index.html` from the README beside the notebooks."""
+    notebooks = read_notebooks()
+    pages = {"index": make_index(notebooks.values()), **notebooks, **{name: read_page(f"{name}.md") for name in PAGES}}
     titles = {name: title(notebook) for name, notebook in pages.items()}
-    exporter = HTMLExporter(raw_template=PAGE, filters={"markdown2html": markdown_to_html})
+    exporter = HTMLExporter(
+        raw_template=PAGE,
+        filters={"markdown2html": markdown_to_html},
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
     for name, notebook in pages.items():
         require_outputs(name, notebook)
-        link(notebook, ".html", "index.html")
+        fold_plotting(notebook)
+        if name in notebooks:
+            notebook.cells[0].source += f"\n\n{CONTENTS}"
+        link(notebook, ".html", "index.html", "{}.html")
         notebook.metadata["title"] = titles[name]
         resources = {"metadata": {"name": name}, "navigation": navigation(list(pages), name, titles)}
         page, _ = exporter.from_notebook_node(notebook, resources)
+        page = page.replace(CONTENTS, contents(page))
         (folder / f"{name}.html").write_text(page, encoding="utf-8")
 
 

@@ -2,42 +2,96 @@
 
 import re
 
+import answers
+import librosa
 import matplotlib
+import numpy as np
 import pytest
+import soundfile as sf
 
 import helpers
 
 
+def said(capsys, exercise, answer):
+    helpers.check(exercise, answer)
+    text = capsys.readouterr().out
+    assert text.count("\n") == 1
+    return text
+
+
+def test_check_says_in_one_line_whether_an_answer_is_right(capsys):
+    assert said(capsys, "05.1", None).startswith("No answer yet")
+    for right in (1536, 1536.0, np.float32(1536), np.array(1536)):
+        assert said(capsys, "05.1", right) == "Right.\n"
+    for wrong in (1535, 1537, -1536, np.nan, np.inf):
+        assert said(capsys, "05.1", wrong).startswith("Not yet: each of the 32 outputs")
+    for kind in ("many", [1536], 1j, len):
+        assert "a number is expected, not" in said(capsys, "05.1", kind)
+
+
+def test_a_wrong_number_gets_the_same_hint_however_far_off_it_is(capsys):
+    for exercise in answers.NUMBERS:
+        assert len({said(capsys, exercise, number) for number in (-3, 0.123456, 1e6)}) == 1
+
+
+def test_numbers_are_told_apart_at_their_last_decimal(capsys):
+    assert [said(capsys, "07.1", mix)[:5] for mix in (0.74, 0.7488, 0.75, 0.76)] == ["Not y", "Right", "Right", "Not y"]
+
+
 @pytest.mark.parametrize(
-    ("answer", "expected", "tolerance", "verdict"),
+    ("exercise", "answer", "hint"),
     [
-        (None, 3, 0, "No answer yet"),
-        (3, 3.0, 0, "Right."),
-        (3.2, 3, 0.5, "Right."),
-        (5, 3, 0.5, "too high by 2"),
-        (-1, 3, 0.5, "too low by 4"),
-        (float("nan"), 3, 0, "NaN"),
-        (float("inf"), 3, 0, "too high"),
-        ("three", 3, 0, "not str"),
-        ("a", "a", 0, "Right."),
-        ("b", "a", 0, "not 'b'"),
-        ([1, 2], [1, 2], 0, "Right."),
-        ([1, 2, 4], [1, 2, 3], 0.5, "1 of 3 values are off, by up to 1"),
-        ([1, 2], [1, 2, 3], 0, "shape is (2,), but (3,)"),
-        ([1j], [1], 0, "1 of 1 values are off"),
-        ([[1], [1, 2]], [1, 2], 0, "not list"),
+        ("01.2", 3, "it stopped with TypeError"),
+        ("01.2", lambda signal: signal[::2], "still comes through"),
+        (
+            "01.2",
+            lambda signal: helpers.resample(signal, 16000, 8000) / 2,
+            "as loud and in its place",
+        ),
+        ("02.2", lambda spectrogram, n: librosa.istft(spectrogram, hop_length=63, length=n), "early by half a sample"),
+        ("03.2", lambda speech, noise, snr_db, _: helpers.blend(speech, noise, snr_db)[1], "with a long pause"),
+        ("03.2", lambda speech, noise, snr_db, _: speech + 10 ** (-snr_db / 20) * noise, "should equal `blend`"),
+        ("04.2", lambda speech, noise: speech / (speech + noise + 1e-30) > 0.5, "another gain leaves less"),
+        ("04.2", lambda speech, noise: np.sqrt(speech / (speech + noise + 1e-30)), "multiplies the amplitude"),
+        ("05.2", lambda true, guess: np.mean(np.abs(true - guess) ** 2, axis=(-2, -1)), "a turned arrow costs nothing"),
+        ("06.2", helpers.si_sdr, "not infinity"),
+        ("07.2", lambda signal: np.clip(signal, -1, 1), "the gain jumps"),
+        ("07.2", lambda signal: signal / max(1, np.abs(signal).max()), "nothing should change"),
+        ("08.2", lambda seconds, n_workers: sum(seconds) / n_workers, "the longest decides"),
+        ("08.2", lambda seconds, n: max(sum(seconds[i::n]) for i in range(n)), "nobody waits for a turn"),
+        ("08.4", ("nothing.wav", "nowhere.wav"), "two files that exist"),
     ],
 )
-def test_check_says_in_one_line_what_is_wrong(answer, expected, tolerance, verdict, capsys):
-    helpers.check(answer, expected, tolerance)
-    said = capsys.readouterr().out
-    assert verdict in said and said.count("\n") == 1
+def test_a_wrong_function_gets_a_hint(exercise, answer, hint, capsys):
+    with np.errstate(divide="ignore"):
+        assert hint in said(capsys, exercise, answer)
 
 
-def test_versions_are_read_from_the_requirements(tmp_path, capsys):
+def test_a_call_that_was_not_cleaned_gets_a_hint(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    noisy = 0.1 * rng.standard_normal(80000) * np.repeat([1, 0.1], 40000)
+    for name, signal in {
+        "noisy": noisy,
+        "same": noisy,
+        "short": noisy[:-1],
+        "cleaned": noisy * np.repeat([1, 0.1], 40000),
+    }.items():
+        sf.write(tmp_path / f"{name}.wav", signal, 8000)
+    for name, verdict in {
+        "same": "hardly falls",
+        "short": "should be the same",
+        "noisy": "same file",
+        "cleaned": "Right.",
+    }.items():
+        assert verdict in said(capsys, "08.4", (tmp_path / "noisy.wav", tmp_path / f"{name}.wav"))
+
+
+def test_versions_are_read_from_the_requirements(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
     with matplotlib.rc_context():
         helpers.start_notebook()
-    assert "numpy" in capsys.readouterr().out
+    assert shown[0].data.startswith("<details>") and "numpy" in shown[0].data
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("# comment\nnumpy>=1  # fine\nscipy>=9999\nlibrosa<0.1\nno-such-package>=1\n")
     versions, problems = helpers.installed_versions(requirements)

@@ -9,6 +9,7 @@ import itertools
 import re
 import shutil
 
+import answers
 import nbformat
 import papermill
 import pytest
@@ -107,13 +108,27 @@ def test_ending(notebook):
 
 
 def test_exercises_have_a_cell_a_check_and_a_folded_answer(notebook):
-    places = exercises(notebook)
-    assert 2 <= len(places) <= 4
-    for number, i in enumerate(places, 1):
+    chapter, names = notebook.cells[0].source[2:4], []
+    for i in exercises(notebook):
         task, _, check, answer = notebook.cells[i - 1 : i + 3]
-        assert f"**{number}.**" in task.source
-        assert "check(answer, " in check.source and printed(check).startswith("No answer yet")
+        name = re.fullmatch(r'check\("(.+)", answer\)', check.source)[1]
+        assert f"**{name.removeprefix(chapter + '.')}.**" in task.source
+        assert printed(check).startswith("No answer yet")
         assert answer.source.startswith("<details><summary>Answer</summary>") and "answer = " in answer.source
+        names.append(name)
+    assert names[:2] == [f"{chapter}.1", f"{chapter}.2"]  # one of recall and one of code, and then perhaps a capstone
+    assert names[0] in answers.NUMBERS and set(names[1:]) <= set(answers.TESTS)
+
+
+def test_one_question_is_open_and_has_a_rubric(notebook):
+    (i,) = (i for i, cell in enumerate(notebook.cells) if cell.source.startswith("<details><summary>Rubric</summary>"))
+    question, words = notebook.cells[i - 2 : i]
+    assert question.source.startswith("**3.**") and words.source == "*Your words here.*"
+
+
+def test_every_exercise_is_in_one_notebook():
+    text = "".join(path.read_text("utf-8") for path in NOTEBOOKS)
+    assert sorted(re.findall(r'check\(\\"(.+?)\\", answer\)', text)) == sorted(answers.NUMBERS | answers.TESTS)
 
 
 def test_figures_have_captions_as_alternative_text(notebook):
@@ -188,7 +203,7 @@ def test_answers_are_right_also_with_other_parameters(name, course):
     run = papermill.execute_notebook(
         course / f"{name}.ipynb", None, parameters, cwd=course / "notebooks", progress_bar=False
     )
-    checks = [cell for cell in code_cells(run) if "check(answer, " in cell.source]
+    checks = [cell for cell in code_cells(run) if cell.source.endswith(", answer)")]
     assert [printed(cell) for cell in checks] == ["Right.\n"] * len(checks) and checks
     views = [output for cell in code_cells(run) for output in cell.outputs if "widget-view" in str(output.get("data"))]
     assert len(views) == parameters.get("LIVE", False)  # with LIVE there is one slider

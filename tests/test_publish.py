@@ -44,10 +44,8 @@ def test_class_has_neither_answers_nor_outputs(tmp_path):
     for name, original in publish.read_notebooks().items():
         notebook = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
         text = "\n".join(cell.source for cell in notebook.cells)
-        assert "<details>" not in text and "answer = None" in text and "check(answer" in text
+        assert "<details>" not in text and "answer = None" in text and ", answer)" in text
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
-        checks = [cell for cell in notebook.cells if "check(answer, " in cell.source]
-        assert checks and all(cell.metadata["jupyter"]["source_hidden"] for cell in checks)
         originals = [cell.source for cell in original.cells if cell.cell_type == "code"]
         assert [cell.source for cell in notebook.cells if cell.cell_type == "code"] == originals
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
@@ -61,6 +59,8 @@ def test_slides_have_all_figures_and_players_and_no_answers(tmp_path):
         tags = Tags(page)
         assert len(tags.all("audio")) == n_players(notebook)
         assert len(tags.all("section")) > 20
+        first = re.search(r"<section>\s*<section>(.*?)</section>", page.read_text("utf-8"), re.DOTALL)[1]
+        assert publish.title(notebook) in first and "<table" not in first and "Objectives" not in first
         assert "<details>" not in page.read_text("utf-8") and '"reveal.js/dist/reveal.js"' in page.read_text("utf-8")
         assert all(image["alt"] for image in tags.all("img"))
         for target in (link["href"] for link in tags.all("a")):
@@ -68,7 +68,7 @@ def test_slides_have_all_figures_and_players_and_no_answers(tmp_path):
 
 
 def test_site_has_every_page_linked_and_loads_nothing_from_the_network(site):
-    assert sorted(path.stem for path in site.iterdir()) == [*NAMES, "index"]
+    assert sorted(path.stem for path in site.iterdir()) == sorted([*NAMES, *publish.PAGES, "index"])
     for name, notebook in publish.read_notebooks().items():
         tags = Tags(site / f"{name}.html")
         assert len(tags.all("audio")) == n_players(notebook)
@@ -81,6 +81,22 @@ def test_site_has_every_page_linked_and_loads_nothing_from_the_network(site):
         for link in tags.all("a"):
             target = link["href"].partition("#")[0]
             assert ":" in target or not target or (site / target).exists(), target
+
+
+def test_site_opens_with_a_call_before_and_after(site):
+    tags = Tags(site / "index.html").found
+    shown = [tag for tag, _ in tags if tag in ("h1", "audio", "img", "h2")]
+    assert shown[:5] == ["h1", "audio", "audio", "img", "h2"] and shown.count("audio") == 2
+
+
+def test_pages_list_their_headings_and_fold_what_plots(site):
+    for name, notebook in publish.read_notebooks().items():
+        page = (site / f"{name}.html").read_text("utf-8")
+        listed = re.findall(r'<li><a href="#(.+?)">', page)
+        headings = re.findall(r"^## ", "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown"), re.M)
+        assert len(listed) == len(headings) and all(page.count(f'id="{anchor}"') == 1 for anchor in listed)
+        folded = re.findall(r"<details><summary>Code</summary>(.*?)</details>", page, re.DOTALL)
+        assert page.count("subplots") == sum(text.count("subplots") for text in folded) and len(folded) > 1
 
 
 def test_a_failed_cell_stops_slides_and_site(tmp_path, monkeypatch, capsys):
@@ -128,4 +144,4 @@ def test_site_in_a_browser(site):
             following[-1].click()
     finally:
         browser.quit()
-    assert visited == ["index", *NAMES]
+    assert visited == ["index", *NAMES, *publish.PAGES]
