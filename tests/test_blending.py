@@ -1,0 +1,89 @@
+"""Tests of blending."""
+
+import numpy as np
+import pytest
+from conftest import LENGTHS, decibel, noise, tone
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import helpers
+
+
+@given(LENGTHS.map(lambda n: 2 * n), st.sampled_from([8064, 5000]))
+@example(8064, 8064)
+@example(8065, 5000)
+def test_frames_lose_no_sample(n_samples, hop_length):
+    signal = np.arange(1, n_samples + 1, dtype=np.float32)
+    frames = helpers.frame_audio(signal, hop_length)
+    assert frames.shape[1:] == (8064,)
+    for i, frame in enumerate(frames):
+        expected = signal[i * hop_length :][:8064]
+        assert np.array_equal(frame[: len(expected)], expected)
+        assert not frame[len(expected) :].any()
+    assert signal[-1] in frames[-1]
+    assert n_samples not in frames[:-1]  # no frame that is not needed
+
+
+@pytest.mark.parametrize("snr_db", [-20, 0, 5.5, 40])
+def test_blend_reaches_the_snr(snr_db):
+    speech = noise(8064, seed=1)
+    scaled, noisy = helpers.blend(speech, noise(8064, level=3), snr_db)
+    assert decibel(speech, scaled) == pytest.approx(snr_db, abs=0.01)
+    assert np.array_equal(noisy, speech + scaled)
+    assert noisy.dtype == scaled.dtype == np.float32
+
+
+def test_blend_takes_an_array_of_snrs():
+    snr_db = np.array([-5.0, 0.0, 15.0])
+    speech = noise(3, 8064, seed=1)
+    scaled, noisy = helpers.blend(speech, noise(3, 8064), snr_db)
+    assert [decibel(*pair) for pair in zip(speech, scaled, strict=True)] == pytest.approx(snr_db, abs=0.01)
+    assert np.array_equal(noisy, speech + scaled)
+
+
+def test_blend_with_silence():
+    signal, silence = noise(8064), np.zeros(8064, np.float32)
+    for speech, other in ((signal, silence), (silence, signal), (silence, silence)):
+        scaled, noisy = helpers.blend(speech, other, 10)
+        assert np.array_equal(scaled, other)
+        assert np.array_equal(noisy, speech + other)
+
+
+def test_random_blends():
+    frames = noise(4, 8064, seed=1), noise(3, 8064, seed=2)
+    blends = helpers.random_blends(*frames)
+    speech, scaled, noisy = blends
+    assert all(array.shape == (50, 8064) and array.dtype == np.float32 for array in blends)
+    assert np.array_equal(noisy, speech + scaled)
+    snrs = [decibel(*pair) for pair in zip(speech, scaled, strict=True)]
+    assert -5.01 <= min(snrs) < 0 and 10 < max(snrs) <= 15.01
+    assert np.array_equal(helpers.random_blends(*frames), blends)
+    assert not np.array_equal(helpers.random_blends(*frames, seed=1)[2], noisy)
+
+
+@pytest.mark.parametrize(("frequency", "low", "high"), [(100, -200, -20), (1000, -1, 1), (3800, -200, -20)])
+def test_telephone_band(frequency, low, high):
+    signal = tone(frequency)
+    passed = helpers.telephone(signal)[1000:-1000]
+    assert low < decibel(passed + 1e-9, signal) < high
+
+
+@given(LENGTHS)
+@example(1)
+def test_telephone_keeps_the_length(n_samples):
+    passed = helpers.telephone(noise(n_samples))
+    assert passed.shape == (n_samples,) and passed.dtype == np.float32
+    assert np.isfinite(passed).all()
+
+
+def test_telephone_band_can_be_chosen():
+    deep = np.sin(2 * np.pi * 100 / 8000 * np.arange(8000)).astype(np.float32) / 2
+    assert np.std(helpers.telephone(deep, band_hz=(50, 3400))) > 0.3 > 0.03 > np.std(helpers.telephone(deep))
+
+
+def test_telephone_laws_differ():
+    signal = noise(8000)
+    u_law, a_law = helpers.telephone(signal, "ULAW"), helpers.telephone(signal, "ALAW")
+    assert not np.array_equal(u_law, a_law)
+    assert helpers.si_sdr(u_law, a_law) > 30
+    assert len(np.unique(u_law)) <= 256

@@ -1,0 +1,235 @@
+"""Tests of the corpus and audio files."""
+
+import functools
+import hashlib
+import http.server
+import io
+import socket
+import tarfile
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import FORMATS, SAMPLE, decibel, noise, tone, write, write_format
+
+import helpers
+
+
+def test_constants():
+    assert (helpers.SAMPLE_RATE, helpers.MIN_DURATION, helpers.N_SAMPLES) == (8000, 1.0, 50)
+    assert (helpers.HOP_LENGTH_FRAME, helpers.HOP_LENGTH_FRAME_NOISE) == (8064, 5000)
+    assert (helpers.N_FFT, helpers.HOP_LENGTH_FFT) == (255, 63)
+    assert (helpers.ROOT / "helpers.py").is_file()
+
+
+def test_find_corpus_precedence(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers, "ROOT", tmp_path)
+    assert helpers.find_corpus() == tmp_path / "data" / "sample"
+    (tmp_path / "data" / "corpus").mkdir(parents=True)
+    write(tmp_path / "data/corpus/LibriSpeech/mini/20/7/a.flac")
+    assert helpers.find_corpus() == tmp_path / "data" / "corpus"
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setenv("SPEECH_CORPUS", str(tmp_path / "mine"))
+    assert helpers.find_corpus() == tmp_path / "mine"
+    monkeypatch.setenv("SPEECH_CORPUS", "mine")  # relative to the project, wherever the kernel starts
+    assert helpers.find_corpus() == tmp_path / "mine"
+    monkeypatch.setenv("SPEECH_CORPUS", "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"SPEECH_CORPUS.*nowhere"):
+        helpers.find_corpus()
+
+
+def test_list_speech_of_the_sample():
+    table = helpers.list_speech(SAMPLE)
+    assert list(table) == ["path", "subset", "speaker", "chapter", "utterance", "split", "duration"]
+    assert set(table["split"]) == {"train", "validation", "test"}
+    assert (table.groupby("speaker")["split"].nunique() == 1).all()
+    assert set(table[table["split"] == "test"]["speaker"] % 10) == {0}
+    assert table["speaker"].nunique() >= 8
+    assert table["duration"].sum() >= 6 * 60
+    assert table["path"].map(lambda path: path.is_file()).all()
+
+
+def test_list_noise_of_the_sample():
+    table = helpers.list_noise(SAMPLE)
+    assert list(table) == ["path", "category", "fold", "split", "duration"]
+    clips = table[table["fold"] > 0]
+    assert set(clips["fold"]) == {1, 2, 3, 4, 5}
+    assert (clips.groupby("fold")["split"].nunique() == 1).all()
+    assert set(clips[clips["split"] == "test"]["fold"]) == {1}
+    assert clips["category"].nunique() >= 10
+    assert table["duration"].sum() >= 6 * 60
+
+
+def test_extra_noise_is_for_training(corpus):
+    row = helpers.list_noise(corpus).set_index("category").loc["fan"]
+    assert (row["path"].name, row["fold"], row["split"], row["duration"]) == ("hum.wav", 0, "train", 2.0)
+
+
+def test_esc50_master_is_found(corpus):
+    (corpus / "ESC-50").rename(corpus / "ESC-50-master")
+    assert (helpers.list_noise(corpus)["category"] == "rain").sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("list_files", "name"),
+    [(helpers.list_speech, "LibriSpeech/mini/42/7/42-7-0001.flac"), (helpers.list_noise, "fan/more.wav")],
+)
+@pytest.mark.parametrize("content", ["short", "text"])
+def test_what_is_left_out_is_named(corpus, list_files, name, content):
+    n_files = len(list_files(corpus))
+    if content == "short":
+        write(corpus / name, noise(7999))
+    else:
+        (corpus / name).write_text("This is no audio.\n")
+    with pytest.warns(UserWarning, match=name.split("/")[-1]):
+        assert len(list_files(corpus)) == n_files
+
+
+def test_clip_that_is_gone_is_named(corpus):
+    (corpus / "ESC-50/audio/1-1-A-10.wav").unlink()
+    with pytest.warns(UserWarning, match="1-1-A-10.wav"):
+        assert len(helpers.list_noise(corpus)) == 3
+
+
+@pytest.mark.parametrize("list_files", [helpers.list_speech, helpers.list_noise])
+def test_corpus_without_files(tmp_path, list_files):
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(FileNotFoundError, match=folder.name):
+            list_files(folder)
+
+
+@pytest.mark.parametrize(("ending", "subtype", "rate"), FORMATS)
+def test_load_audio(tmp_path, ending, subtype, rate):
+    signal = helpers.load_audio(write_format(tmp_path / f"a{ending}", subtype, rate))
+    assert signal.dtype == np.float32
+    assert signal.shape == pytest.approx((16000,), abs=320)  # GSM and MP3 hold whole blocks
+    expected = tone(440, level=0.3)
+    assert helpers.si_sdr(expected[:8000], signal[:8000]) > (10 if subtype in ("GSM610", "MPEG_LAYER_III") else 20)
+    assert decibel(signal[:8000], expected[:8000]) == pytest.approx(0, abs=0.5)
+
+
+def test_load_audio_mixes_to_mono(tmp_path):
+    path = write(tmp_path / "a.wav", np.stack([tone(440), np.zeros(8000)]), subtype="FLOAT")
+    assert np.array_equal(helpers.load_audio(path), tone(440) / 2)
+
+
+def test_load_audio_part(tmp_path):
+    signal = noise(16000)
+    path = write(tmp_path / "a.wav", signal, subtype="FLOAT")
+    assert np.array_equal(helpers.load_audio(path, offset=0.5, duration=0.25), signal[4000:6000])
+    assert np.array_equal(helpers.load_audio(path, offset=1.9, duration=1), signal[15200:])
+    with pytest.raises(ValueError, match=r"a\.wav holds no audio at 3\.00 s"):
+        helpers.load_audio(path, offset=3)
+
+
+def test_load_audio_of_a_bad_file(bad_file):
+    error = ValueError if bad_file.exists() else FileNotFoundError
+    with pytest.raises(error, match=bad_file.name) as caught:
+        helpers.load_audio(bad_file)
+    assert "\n" not in str(caught.value)
+
+
+def test_load_audio_of_no_samples(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.wav holds no audio"):
+        helpers.load_audio(write(tmp_path / "a.wav", noise(0)))
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves the small corpus as archives, in the layout of the real ones; yields the archives and the requests."""
+    monkeypatch.setenv("no_proxy", "*")
+    root = tmp_path / "server"
+    flac = write(tmp_path / "a.flac")
+    root.mkdir()
+    with tarfile.open(root / "mini.tar.gz", "w:gz") as archive:
+        archive.add(flac, "LibriSpeech/mini/20/7/20-7-0000.flac")
+    with zipfile.ZipFile(root / "master.zip", "w") as archive:
+        archive.write(write(tmp_path / "a.wav"), "ESC-50-master/audio/1-1-A-10.wav")
+        archive.writestr("ESC-50-master/meta/esc50.csv", "filename,fold,target,category\n1-1-A-10.wav,1,10,rain\n")
+    (root / "page.zip").write_text("<html>Log in to this network first</html>")
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, *_):
+            requests.append(self.path)
+
+        def log_error(self, *_):
+            pass
+
+    handler = functools.partial(Handler, directory=root)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{httpd.server_port}"
+        checksum = "md5:" + hashlib.md5((root / "mini.tar.gz").read_bytes()).hexdigest()
+        archives = [
+            (f"{address}/mini.tar.gz", checksum, "LibriSpeech/mini"),
+            (f"{address}/master.zip", None, "ESC-50-master"),
+        ]
+        yield archives, requests
+        httpd.shutdown()
+
+
+def test_download(tmp_path, server):
+    archives, requests = server
+    folder = tmp_path / "corpus"
+    helpers.download_corpus(folder, archives)
+    assert len(requests) == 2
+    assert len(helpers.list_speech(folder)) == len(helpers.list_noise(folder)) == 1
+    assert not (folder / "unpacking").exists()
+    helpers.download_corpus(folder, archives)
+    assert len(requests) == 2
+
+
+def test_download_goes_on_where_it_stopped(tmp_path, server):
+    archives, requests = server
+    helpers.download_corpus(tmp_path / "corpus", archives[:1])
+    helpers.download_corpus(tmp_path / "corpus", archives)
+    assert requests == ["/mini.tar.gz", "/master.zip"]
+
+
+def closed_port():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]
+
+
+@pytest.mark.parametrize("fault", ["checksum", "missing", "offline", "page"])
+def test_download_fails(tmp_path, server, fault):
+    (address, checksum, content), _ = server[0]
+    if fault == "checksum":
+        checksum = "md5:" + 32 * "0"
+    elif fault == "missing":
+        address = address.replace("mini", "other")
+    elif fault == "offline":
+        address = f"http://127.0.0.1:{closed_port()}/mini.tar.gz"
+    else:
+        address, checksum = address.replace("mini.tar.gz", "page.zip"), None
+    folder = tmp_path / "corpus"
+    with pytest.raises(OSError, match=address) as caught:
+        helpers.download_corpus(folder, [(address, checksum, content)])
+    assert str(folder / content) in str(caught.value)
+    assert not (folder / content).exists()
+
+
+def test_failed_download_leaves_the_sample_in_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers, "ROOT", tmp_path)
+    archive = (f"http://127.0.0.1:{closed_port()}/mini.tar.gz", None, "LibriSpeech/mini")
+    with pytest.raises(OSError, match="by hand"):
+        helpers.download_corpus(tmp_path / "data" / "corpus", [archive])
+    assert helpers.find_corpus() == tmp_path / "data" / "sample"
+
+
+@pytest.mark.parametrize("level", [0.001, 0.1, 0.9])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_play_keeps_the_level(level, channels):
+    signal = np.squeeze(np.stack([tone(440, level=level)] * channels))
+    played, rate = sf.read(io.BytesIO(helpers.play(signal).data), always_2d=True)
+    assert (rate, played.shape) == (8000, (8000, channels))
+    assert decibel(played, signal) == pytest.approx(0, abs=0.2)
+
+
+def test_play_clips_what_is_too_loud():
+    played, _ = sf.read(io.BytesIO(helpers.play(tone(440, level=4)).data))
+    assert np.abs(played).max() == pytest.approx(1, abs=1e-3)

@@ -1,0 +1,709 @@
+"""Tests of denoising."""
+
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+import threading
+import time
+import types
+import warnings
+from signal import SIGKILL
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+from conftest import FORMATS, SAMPLE, contents, decibel, noise, run_python, tone, visible, write, write_format
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import helpers
+
+
+class Fixed:
+    """Stands for a U-Net that takes a fixed share of what it hears for noise."""
+
+    def __init__(self, share):
+        self.share = np.float32(share)
+
+    def predict_on_batch(self, inputs):
+        return self.share * inputs
+
+
+HEARS_NO_NOISE, HEARS_ONLY_NOISE = Fixed(0), Fixed(1)
+
+
+@pytest.fixture(scope="session")
+def shipped():
+    """The shipped network, in ONNX Runtime."""
+    return helpers.load_model(helpers.RUNTIME_MODEL)
+
+
+def channels_and_samples(max_samples):
+    """Shapes `(samples,)` and `(channels, samples)`."""
+    return st.tuples(st.sampled_from([(), (1,), (2,), (8,)]), st.integers(1, max_samples)).map(lambda s: (*s[0], s[1]))
+
+
+RATES = st.integers(4000, 192000)
+
+
+LEVELS = st.integers(-90, 0).map(lambda level_db: 10 ** (level_db / 20))
+
+
+DAMAGES = {  # what may be wrong with a recording, done to one channel of it
+    "nothing": lambda channel: None,
+    "DC": lambda channel: np.add(channel, 0.5, out=channel),
+    "silence": lambda channel: channel.fill(0),
+    "half silence": lambda channel: channel[len(channel) // 2 :].fill(0),
+    "clipping": lambda channel: np.clip(3 * channel, -0.01, 0.01, out=channel),
+    "NaN": lambda channel: channel[-1:].fill(np.nan),
+    "infinity": lambda channel: channel[:1].fill(np.inf),
+}
+
+
+@given(channels_and_samples(100_000), RATES, LEVELS)
+@example((1,), 48000, 1.0)
+@example((2, 5), 192000, 1.0)
+@example((8, 100_000), 4000, 0.1)
+@example((4000,), 8000, 30.0)
+def test_denoise_is_an_identity_without_noise(shape, rate, level):
+    noisy = noise(*shape, level=level)
+    enhanced = helpers.denoise(noisy, rate, HEARS_NO_NOISE)
+    assert enhanced.shape == noisy.shape and enhanced.dtype == np.float32
+    assert decibel(enhanced - noisy + 1e-30, noisy) < -60
+
+
+@given(channels_and_samples(20_000), RATES, LEVELS, st.sampled_from(list(DAMAGES)))
+@example((1,), 48000, 1.0, "nothing")
+@example((1,), 44100, 1.0, "infinity")
+@example((2, 20_000), 44100, 1e-3, "NaN")
+def test_denoise_of_anything(shape, rate, level, damage):
+    check_any_recording(noise(*shape, level=level), rate, damage, Fixed(0.5))
+
+
+@settings(max_examples=10)
+@given(channels_and_samples(20_000), RATES, LEVELS, st.sampled_from(list(DAMAGES)))
+def test_denoise_of_anything_by_the_shipped_network(shipped, shape, rate, level, damage):
+    check_any_recording(noise(*shape, level=level), rate, damage, shipped)
+
+
+def check_any_recording(noisy, rate, damage, model):
+    DAMAGES[damage](np.atleast_2d(noisy)[-1])
+    if np.isfinite(noisy).all():
+        enhanced = helpers.denoise(noisy, rate, model)
+        assert enhanced.shape == noisy.shape and enhanced.dtype == np.float32
+        assert np.isfinite(enhanced).all()
+    else:
+        with pytest.raises(ValueError, match=r"NaN or infinite|too high"):
+            helpers.denoise(noisy, rate, model)
+
+
+@given(channels_and_samples(20_000), LEVELS)
+def test_predicted_noise_is_aligned(shape, level):
+    noisy = noise(*shape, level=level)
+    assert decibel(helpers.denoise(noisy, model=HEARS_ONLY_NOISE) + 1e-30, noisy) < -60
+
+
+@pytest.mark.parametrize("rate", [4000, 11025, 16000, 44100, 48000])
+def test_predicted_noise_is_aligned_at_other_rates(rate):
+    noisy = tone(700, rate, rate)
+    enhanced = helpers.denoise(noisy, rate, HEARS_ONLY_NOISE)
+    assert decibel(enhanced[rate // 10 : -rate // 10], noisy) < -60
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_denoise_attenuates_what_lies_above_4_khz_alike(rate, share):
+    noisy = noise(2, rate)
+    enhanced = helpers.denoise(noisy, rate, Fixed(share))
+    assert decibel((enhanced - (1 - share) * noisy)[:, 1000:-1000], noisy) < -60
+
+
+def test_upper_gain():
+    noisy = noise(2, 16000)
+    assert helpers.upper_gain(noisy, np.float32(0.25) * noisy) == pytest.approx(0.75, abs=1e-3)
+    assert helpers.upper_gain(noisy, -noisy) == pytest.approx(1)  # never amplified
+    low = np.stack([tone(1000, 16000)] * 2)  # without its noise, nothing changes from 3 to 4 kHz
+    assert helpers.upper_gain(low + noisy, low) == pytest.approx(1, abs=1e-2)
+    assert np.array_equal(helpers.upper_gain(0 * noisy, 0 * noisy), np.ones((2, 254)))
+
+
+def two_channels(call, rate):
+    """The call at another rate, and on a second channel reversed and quieter."""
+    signal = helpers.resample(call, 8000, rate) + noise(len(call) * rate // 8000, level=1e-3)
+    return np.stack([signal, 0.1 * signal[::-1]])
+
+
+@pytest.mark.parametrize(("rate", "block"), [(8000, 7), (8000, 11), (11025, 8), (44100, 7), (44100, 19)])
+def test_denoise_in_blocks_is_that_of_the_whole(call, shipped, monkeypatch, rate, block):
+    noisy = two_channels(call, rate)[:, : -rate // 3]
+    monkeypatch.setattr(helpers, "BLOCK", 1000)
+    at_once = helpers.denoise(noisy, rate, shipped)
+    assert decibel(at_once - noisy, noisy) > -20  # the network does something
+    monkeypatch.setattr(helpers, "BLOCK", block)
+    in_blocks = helpers.denoise(noisy, rate, shipped)
+    assert decibel(in_blocks - at_once, at_once) < -60
+    joins = np.arange(block - helpers.CONTEXT, 19, block) * rate
+    for i in joins:  # nor is the worst place worse than that
+        part = slice(i - rate // 100, i + rate // 100)
+        assert decibel((in_blocks - at_once)[:, part], at_once) < -60
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_denoise_file_in_blocks_is_that_of_the_whole(call, shipped, tmp_path, monkeypatch, rate):
+    noisy = two_channels(call, rate)
+    at_once = helpers.denoise(noisy, rate, shipped)
+    source = write(tmp_path / "a.wav", noisy, rate, subtype="FLOAT")
+    monkeypatch.setattr(helpers, "BLOCK", 7)
+    helpers.denoise_file(source, tmp_path / "b.wav", shipped)
+    enhanced, _ = sf.read(tmp_path / "b.wav", dtype="float32")
+    assert enhanced.T.shape == noisy.shape
+    assert decibel(enhanced.T - at_once, at_once) < -60
+
+
+def test_channels_are_denoised_by_themselves(call, shipped):
+    channels = two_channels(call, 8000)
+    together = helpers.denoise(channels, model=shipped)
+    for channel, enhanced in zip(channels, together, strict=True):
+        assert np.array_equal(helpers.denoise(channel, model=shipped), enhanced)
+
+
+@pytest.mark.parametrize("gain", [1e-4, 0.01, 100])
+def test_denoise_is_the_same_at_any_level(call, shipped, gain):
+    call = call[:32000]
+    expected = helpers.denoise(call, model=shipped)
+    assert decibel(helpers.denoise(gain * call, model=shipped) / gain - expected, expected) < -60
+
+
+@pytest.mark.parametrize(("rate", "level_db"), [(8000, 0), (8000, -30), (16000, 0)])
+def test_clean_speech_keeps_its_level(shipped, rate, level_db):
+    files = helpers.list_speech(SAMPLE)
+    for path in files[files["split"] == "test"].groupby("speaker").first()["path"]:
+        clean = 10 ** (level_db / 20) * helpers.resample(helpers.load_audio(path), 8000, rate)
+        assert decibel(helpers.denoise(clean, rate, shipped), clean) == pytest.approx(0, abs=1)
+
+
+@pytest.mark.parametrize("level", [0, 1e-42, 1e-38, 1e-20, 1e20])
+def test_denoise_of_odd_levels_is_finite(shipped, level):
+    enhanced = helpers.denoise(tone(440, level=level), model=shipped)
+    assert np.isfinite(enhanced).all()
+    if level == 0:
+        assert not enhanced.any()
+
+
+def test_mix():
+    noisy = noise(2, 20000)
+    assert np.array_equal(helpers.denoise(noisy, model=HEARS_ONLY_NOISE, mix=0), noisy)
+    for mix in (0.25, 1):
+        enhanced = helpers.denoise(noisy, model=HEARS_ONLY_NOISE, mix=mix)
+        assert decibel(enhanced - (1 - mix) * noisy, noisy) < -60
+
+
+@pytest.mark.parametrize("mix", [-0.1, 1.1, np.nan])
+@pytest.mark.parametrize("kind", ["array", "file", "folder"])
+def test_mix_out_of_range(tmp_path, mix, kind):
+    source = write(tmp_path / "calls/a.wav")
+    denoise = {
+        "array": functools.partial(helpers.denoise, noise(8000)),
+        "file": functools.partial(helpers.denoise_file, source, tmp_path / "b.wav"),
+        "folder": functools.partial(helpers.denoise_folder, source.parent, tmp_path / "out"),
+    }[kind]
+    with pytest.raises(ValueError, match=f"a mix of {mix} is not possible"):
+        denoise(model=HEARS_NO_NOISE, mix=mix)
+    assert visible(tmp_path) == ["calls/a.wav"]
+
+
+@pytest.mark.parametrize(
+    ("noisy", "message"),
+    [
+        (np.array([0, np.nan, np.inf]), "samples are NaN or infinite"),
+        (np.zeros(0), "empty"),
+        (np.zeros((2, 0)), "empty"),
+        (np.zeros((1, 2, 3)), "channels"),
+        (np.float32(0), "samples"),
+        (np.full(1000, 3e38), "too high"),
+    ],
+)
+def test_denoise_errors(noisy, message):
+    with pytest.raises(ValueError, match=message):
+        helpers.denoise(noisy, model=HEARS_NO_NOISE)
+
+
+@pytest.mark.parametrize("rate", [0, -8000, 44100.5])
+def test_denoise_refuses_rates_that_are_no_positive_integers(rate):
+    with pytest.raises(ValueError, match="resample"):
+        helpers.denoise(noise(100), rate, HEARS_NO_NOISE)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("ending", "subtype", "rate"), FORMATS)
+def test_denoise_file_keeps_the_format(tmp_path, ending, subtype, rate, channels):
+    if channels == 2 and subtype == "GSM610":
+        pytest.skip("GSM 6.10 is mono")
+    source = write_format(tmp_path / f"a{ending}", subtype, rate, channels)
+    before = source.read_bytes()
+    target = tmp_path / "new folder" / f"b{ending}"
+    helpers.denoise_file(source, target, HEARS_NO_NOISE)
+    assert source.read_bytes() == before
+    assert list(contents(target.parent)) == [target.name]
+    info, expected = sf.info(target), sf.info(source)
+    for property_ in ("format", "subtype", "samplerate", "channels", "frames"):
+        assert getattr(info, property_) == getattr(expected, property_)
+    signal, original = helpers.load_audio(target), helpers.load_audio(source)
+    assert decibel(signal, original) == pytest.approx(0, abs=0.3)
+    assert helpers.si_sdr(original, signal) > (10 if subtype in ("GSM610", "MPEG_LAYER_III") else 20)
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+def test_denoise_file_keeps_many_channels_in_order(tmp_path, channels):
+    source = write_format(tmp_path / "a.wav", "PCM_16", 8000, channels)
+    helpers.denoise_file(source, tmp_path / "b.flac", HEARS_NO_NOISE)
+    assert np.array_equal(sf.read(source)[0], sf.read(tmp_path / "b.flac")[0])
+
+
+@pytest.mark.parametrize(
+    ("ending", "subtype", "rate", "new_ending"),
+    [
+        (".wav", "PCM_24", 44100, ".mp3"),
+        (".wav", "ULAW", 8000, ".flac"),
+        (".wav", "GSM610", 8000, ".ogg"),
+        (".flac", "PCM_16", 16000, ".opus"),
+        (".au", "ULAW", 8000, ".wav"),
+        (".ogg", "VORBIS", 22050, ".wav"),
+        (".ogg", "VORBIS", 16000, ".opus"),
+        (".opus", "OPUS", 48000, ".aiff"),
+        (".mp3", "MPEG_LAYER_III", 16000, ".flac"),
+        (".mp3", "MPEG_LAYER_III", 16000, ".wav"),
+    ],
+)
+def test_denoise_file_converts(tmp_path, ending, subtype, rate, new_ending):
+    source = write_format(tmp_path / f"a{ending}", subtype, rate)
+    target = tmp_path / f"b{new_ending}"
+    helpers.denoise_file(source, target, HEARS_NO_NOISE)
+    assert sf.info(target).format == helpers.FORMATS[new_ending]
+    assert (sf.info(target).subtype == "OPUS") == (new_ending == ".opus")
+    assert decibel(helpers.load_audio(target), helpers.load_audio(source)) == pytest.approx(0, abs=0.5)
+    if new_ending != ".opus":  # always tells 48 kHz
+        assert sf.info(target).samplerate == rate
+
+
+@pytest.mark.parametrize("ending", [".m4a", ".aac", ".amr"])
+def test_denoise_file_tells_how_to_convert(tmp_path, ending):
+    source = tmp_path / f"my call{ending}"
+    source.write_bytes({".amr": b"#!AMR\n", ".aac": b"\xff\xf1"}.get(ending, b"\0\0\0\x20ftypM4A ") + bytes(1000))
+    command = rf"my call\{ending}.*ffmpeg -i 'my call\{ending}' 'my call-converted\.wav'"
+    with pytest.raises(ValueError, match=command):
+        helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    write(tmp_path / "a.wav")
+    table = helpers.denoise_folder(tmp_path, tmp_path.with_name("out" + ending), HEARS_NO_NOISE)
+    assert table["status"].to_list() == ["done", "failed"]
+    assert "ffmpeg -i 'my call" in table["error"][1] and "\n" not in table["error"][1]
+
+
+def test_denoise_file_cannot_write_this_rate(tmp_path):
+    source = write_format(tmp_path / "a.wav", "PCM_16", 22050)
+    with pytest.raises(OSError, match=r"b\.opus could not be written"):
+        helpers.denoise_file(source, tmp_path / "b.opus", HEARS_NO_NOISE)
+    assert list(contents(tmp_path)) == ["a.wav"]
+
+
+@pytest.mark.parametrize(("minutes", "audio_format"), [(60, "WAV"), (60 * 24, "RF64")])
+def test_long_wav_becomes_rf64(tmp_path, minutes, audio_format):
+    source = types.SimpleNamespace(subtype="PCM_24", channels=2, frames=minutes * 60 * 8000)  # 4.1 GB in 24 hours
+    assert helpers._target_format(source, tmp_path / "b.wav") == (audio_format, "PCM_24")
+    assert helpers._target_format(source, tmp_path / "b.flac") == ("FLAC", "PCM_24")
+
+
+def test_denoise_file_writes_rf64(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers, "_target_format", lambda *_: ("RF64", "PCM_16"))
+    source = write(tmp_path / "a.wav")
+    helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert sf.info(tmp_path / "b.wav").format == "RF64"
+    assert np.array_equal(sf.read(tmp_path / "b.wav")[0], sf.read(source)[0])
+
+
+def test_denoise_file_refuses_its_source_as_target(tmp_path):
+    source = write(tmp_path / "a.wav")
+    (tmp_path / "link.wav").symlink_to(source)
+    (tmp_path / "hard.wav").hardlink_to(source)
+    before = contents(tmp_path)
+    for name in ("a.wav", "link.wav", "hard.wav", "../" + tmp_path.name + "/a.wav"):
+        with pytest.raises(ValueError, match="name another target"):
+            helpers.denoise_file(source, tmp_path / name, HEARS_NO_NOISE)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["b.xyz", "b", ".wav", "b.m4a"])
+def test_denoise_file_refuses_unknown_endings(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name} cannot be written.*\.flac"):
+        helpers.denoise_file(write(tmp_path / "a.wav"), tmp_path / name, HEARS_NO_NOISE)
+    assert list(contents(tmp_path)) == ["a.wav"]
+
+
+def test_denoise_file_of_a_bad_file(bad_file, tmp_path):
+    before = contents(tmp_path)
+    with pytest.raises(ValueError if bad_file.exists() else FileNotFoundError, match=bad_file.name):
+        helpers.denoise_file(bad_file, tmp_path / "out" / "b.wav", HEARS_NO_NOISE)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to this user")
+def test_denoise_file_that_must_not_be_read(tmp_path):
+    source = write(tmp_path / "a.wav")
+    source.chmod(0)
+    with pytest.raises((ValueError, OSError), match=r"a\.wav"):
+        helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert visible(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "subtype"),
+    [
+        (".wav", "PCM_16"),
+        (".wav", "GSM610"),
+        (".aiff", "PCM_16"),
+        (".au", "ULAW"),
+        (".ogg", "VORBIS"),
+        (".opus", "OPUS"),
+        (".mp3", "MPEG_LAYER_III"),
+    ],
+)
+def test_what_is_left_of_a_cut_file_is_denoised(tmp_path, ending, subtype):
+    rate = 48000 if subtype == "OPUS" else 8000
+    whole = write_format(tmp_path / f"whole{ending}", subtype, rate, seconds=20)
+    content = whole.read_bytes()
+    source = tmp_path / f"cut{ending}"
+    source.write_bytes(content[: len(content) * 3 // 5])
+    with pytest.warns(UserWarning, match=rf"cut\{ending} seems to have been cut: it ends after 1?\d\.\d s"):
+        helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert source.read_bytes() == content[: len(content) * 3 // 5]
+    left, expected = (helpers.load_audio(path) for path in (tmp_path / "b.wav", whole))
+    assert 40000 < len(left) < 120000
+    assert helpers.si_sdr(expected[:40000], left[:40000]) > (10 if subtype == "GSM610" else 20)
+
+
+def test_decoder_of_a_damaged_mp3_says_nothing(tmp_path, capfd):
+    content = bytearray(write_format(tmp_path / "a.mp3", "MPEG_LAYER_III", 8000, seconds=2).read_bytes())
+    content[1000:4000:50] = bytes(255 - byte for byte in content[1000:4000:50])
+    (tmp_path / "a.mp3").write_bytes(content)
+    with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
+        helpers.denoise_file(tmp_path / "a.mp3", tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert capfd.readouterr().err == ""
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
+
+
+@pytest.mark.parametrize("rate", [1, 2**31 - 1])
+def test_denoise_file_refuses_rates_that_no_recording_has(tmp_path, rate):
+    source = write(tmp_path / "a.wav", noise(100))
+    content = bytearray(source.read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    source.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.wav.*{rate} Hz"):
+        helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert visible(tmp_path) == ["a.wav"]
+
+
+def test_denoise_file_that_is_read_in_small_pieces(tmp_path, monkeypatch):
+    """As libsndfile reads some damaged files: fewer samples than it was asked for, and then more."""
+    signal = noise(20 * 8000)
+    source = write(tmp_path / "a.wav", signal, subtype="FLOAT")
+    read = helpers.sf.SoundFile.read
+    with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        patch.setattr(helpers.sf.SoundFile, "read", lambda file, n, **options: read(file, min(n, 40000), **options))
+        helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    enhanced = sf.read(tmp_path / "b.wav", dtype="float32")[0]
+    assert np.array_equal(enhanced, signal[: len(enhanced)])
+    assert len(enhanced) == len(signal) or "cut" in str(caught[0].message)
+
+
+def test_denoise_file_that_is_missing_onto_one_that_exists(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.wav does not exist: check the path"):
+        helpers.denoise_file(tmp_path / "missing.wav", write(tmp_path / "b.wav"), HEARS_NO_NOISE)
+
+
+def test_denoise_file_that_vanishes(tmp_path, monkeypatch):
+    source = write(tmp_path / "a.wav")
+    monkeypatch.setattr(helpers, "load_model", lambda model: source.unlink() or model)
+    with pytest.raises(FileNotFoundError, match=r"a\.wav does not exist"):
+        helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert visible(tmp_path) == []
+
+
+def test_denoise_file_of_nan(tmp_path):
+    source = write(tmp_path / "a.wav", np.full(100, np.nan), subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"a\.wav.*samples are NaN"):
+        helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert visible(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), sf.LibsndfileError(2), KeyboardInterrupt()])
+def test_denoise_file_leaves_nothing_half_written(tmp_path, monkeypatch, error):
+    source, target = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")
+    before = contents(tmp_path)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(helpers.sf.SoundFile, "write", fail)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError) as caught:
+        helpers.denoise_file(source, target, HEARS_NO_NOISE)
+    if not isinstance(error, KeyboardInterrupt):
+        assert "b.wav could not be written" in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user can't mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("seconds", [25, 45])  # the disk is full when floats wait in a file, or when they are written
+def test_full_disk(tmp_path, small_disk, seconds):
+    source = write(tmp_path / "calls/a.wav", noise(seconds * 8000))
+    before = source.read_bytes()
+    with pytest.raises(OSError, match=r"a\.wav could not be written \(.*\): check the disk") as caught:
+        helpers.denoise_file(source, small_disk / "a.wav", HEARS_NO_NOISE)
+    assert "\n" not in str(caught.value)
+    assert contents(small_disk) == {} and source.read_bytes() == before
+    write(tmp_path / "calls/short.wav")
+    table = helpers.denoise_folder(tmp_path / "calls", small_disk / "out", HEARS_NO_NOISE)
+    assert table["status"].to_list() == ["failed", "done"]
+    assert visible(small_disk) == ["out/short.wav"]
+
+
+def test_denoise_file_attenuates_and_never_clips(tmp_path):
+    signal = tone(440, level=2)
+    source = write(tmp_path / "a.wav", signal, subtype="FLOAT")
+    with pytest.warns(UserWarning, match=r"b\.flac: attenuated by 6\.0 dB"):
+        helpers.denoise_file(source, tmp_path / "b.flac", HEARS_NO_NOISE)
+    assert helpers.si_sdr(signal, helpers.load_audio(tmp_path / "b.flac")) > 60
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)  # floats hold it
+    assert np.array_equal(helpers.load_audio(tmp_path / "b.wav"), signal)
+
+
+def test_denoise_file_is_attenuated_as_a_whole(tmp_path, monkeypatch):
+    signal = np.concatenate([tone(440, 80000, level=0.1), tone(440, 80000, level=4)])
+    source = write(tmp_path / "a.wav", signal, subtype="FLOAT")
+    monkeypatch.setattr(helpers, "BLOCK", 7)
+    with pytest.warns(UserWarning, match=r"attenuated by 12\.0 dB"):
+        helpers.denoise_file(source, tmp_path / "b.flac", HEARS_NO_NOISE)
+    assert decibel(4 * helpers.load_audio(tmp_path / "b.flac") - signal, signal) < -60
+
+
+def test_denoise_file_tells_what_happens_above_4_khz(tmp_path):
+    with pytest.warns(UserWarning, match="above 4 kHz"):
+        helpers.denoise_file(write(tmp_path / "a.wav", rate=16000), tmp_path / "b.wav", HEARS_NO_NOISE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        helpers.denoise_file(write(tmp_path / "a.wav"), tmp_path / "b.wav", HEARS_NO_NOISE)
+
+
+@pytest.mark.parametrize(("model", "minutes"), [("identity", 60), ("shipped", 3)])
+def test_long_recordings_take_no_more_memory(tmp_path, model, minutes):
+    program = """
+import resource, sys
+import numpy as np
+import helpers
+
+class HearsNoNoise:
+    predict_on_batch = staticmethod(np.zeros_like)
+
+model = HearsNoNoise() if sys.argv[1] == "identity" else helpers.RUNTIME_MODEL
+for source in sys.argv[2:]:
+    helpers.denoise_file(source, source + ".flac", model)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024**2))
+"""
+    minute = (np.random.default_rng(0).standard_normal(60 * 8000) * 1000).astype(np.int16)
+    files = [write(tmp_path / f"{n}.wav", np.tile(minute, n)) for n in (1, minutes)]
+    short, long = map(int, run_python(program, model, *files).split())
+    assert long - short < 300  # MB
+    assert sf.info(f"{files[1]}.flac").frames == minutes * 60 * 8000
+
+
+# What the command line imports makes its users wait.
+HEAVY = ("tensorflow", "keras", "numba", "pandas.core", "librosa.core", "scipy.signal", "sklearn", "matplotlib.pyplot")
+
+
+def test_help_imports_little():
+    program = """
+import runpy, sys
+sys.argv = ["helpers.py", "--help"]
+try:
+    runpy.run_path("helpers.py", run_name="__main__")
+finally:
+    print(*sys.modules, sep="\\n")
+"""
+    imported = run_python(program).split("\n")
+    assert "numpy" in imported
+    assert [name for name in (*HEAVY, "onnxruntime") if name in imported] == []
+
+
+def test_denoise_file_imports_little(tmp_path):
+    program = """
+import sys
+import helpers
+helpers.denoise_file(*sys.argv[1:])
+print(*sys.modules, sep="\\n")
+"""
+    imported = run_python(program, write(tmp_path / "a.wav", rate=16000), tmp_path / "b.wav").split("\n")
+    assert "onnxruntime" in imported
+    assert [name for name in HEAVY if name in imported] == []
+
+
+def status_by_name(table):
+    assert list(table) == ["path", "status", "error", "warning"]
+    assert ((table["error"] != "") == (table["status"] == "failed")).all()
+    return {path.name: status for path, status in zip(table["path"], table["status"], strict=True)}
+
+
+def test_denoise_folder(tmp_path):
+    source, target = tmp_path / "calls", tmp_path / "enhanced"
+    for name in ("a.wav", "deep/er/b.FLAC", "deep/c d.ogg", "x.wav/in a folder.wav"):
+        write(source / name, rate=8000)
+    (source / "deep/bad.wav").write_text("This is no audio.\n")
+    (source / "notes.txt").write_text("These are no calls.\n")
+    (source / "._a.wav").write_text("What other systems leave behind.\n")
+    before = contents(source)
+    table = helpers.denoise_folder(source, target, HEARS_NO_NOISE)
+    assert contents(source) == before
+    assert set(contents(target)) == {"a.wav", "deep/er/b.FLAC", "deep/c d.ogg", "x.wav/in a folder.wav"}
+    assert status_by_name(table) == {
+        "a.wav": "done",
+        "b.FLAC": "done",
+        "c d.ogg": "done",
+        "in a folder.wav": "done",
+        "bad.wav": "failed",
+    }
+    assert "bad.wav" in table.set_index("path")["error"][source / "deep/bad.wav"]
+
+
+def test_denoise_folder_skips_what_is_done(tmp_path):
+    source, target = tmp_path / "calls", tmp_path / "enhanced"
+    for name in "abc":
+        write(source / f"{name}.wav")
+    write(target / "b.wav", noise(100))
+    before = contents(target)
+    table = helpers.denoise_folder(source, target, HEARS_NO_NOISE)
+    assert status_by_name(table) == {"a.wav": "done", "b.wav": "skipped", "c.wav": "done"}
+    assert contents(target)["b.wav"] == before["b.wav"]
+    table = helpers.denoise_folder(source, target, HEARS_NO_NOISE)
+    assert set(table["status"]) == {"skipped"}
+    table = helpers.denoise_folder(source, target, HEARS_NO_NOISE, overwrite=True)
+    assert set(table["status"]) == {"done"}
+    assert contents(target)["b.wav"] == contents(source)["b.wav"]
+
+
+KILLED = """
+import sys, time
+import numpy as np
+import helpers
+
+class HearsNoNoise:
+    calls = 0
+    def predict_on_batch(self, inputs):
+        HearsNoNoise.calls += 1
+        if sys.argv[3] == "network":
+            wait()
+        return np.zeros_like(inputs)
+
+def wait():
+    if HearsNoNoise.calls == 3:
+        print("in the middle", flush=True)
+        time.sleep(60)
+
+def write_half(file, samples, write=helpers.sf.SoundFile.write):
+    write(file, samples[: len(samples) // 2])
+    file.flush()
+    wait()
+    write(file, samples[len(samples) // 2 :])
+
+helpers.sf.SoundFile.write = write_half
+helpers.denoise_folder(sys.argv[1], sys.argv[2], HearsNoNoise())
+"""
+
+
+@pytest.mark.parametrize("moment", ["network", "writing"])
+def test_denoise_folder_goes_on_after_a_kill(tmp_path, moment):
+    source, target = tmp_path / "calls", tmp_path / "enhanced"
+    for name in "abcd":
+        write(source / f"{name}.wav")
+    before = contents(source)
+    command = [sys.executable, "-c", KILLED, source, target, moment]
+    with subprocess.Popen(command, cwd=helpers.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"in the middle\n", process.stderr.read()
+        process.kill()
+    assert visible(target) == ["a.wav", "b.wav"]
+    table = helpers.denoise_folder(source, target, HEARS_NO_NOISE)
+    assert table["status"].to_list() == ["skipped", "skipped", "done", "done"]
+    assert contents(source) == before
+    assert {name: contents(target)[name] for name in visible(target)} == before
+
+
+def test_denoise_folder_errors(tmp_path):
+    source = tmp_path / "calls"
+    source.mkdir()
+    with pytest.raises(ValueError, match=r"no sound files in .*calls"):
+        helpers.denoise_folder(source, tmp_path / "out", HEARS_NO_NOISE)
+    write(source / "calls" / "a.wav")
+    write(source / "a.wav")
+    for target in (source, source / "out", tmp_path / "calls" / ".." / "calls" / "calls"):
+        with pytest.raises(ValueError, match="elsewhere"):
+            helpers.denoise_folder(source, target, HEARS_NO_NOISE)
+
+
+def test_denoise_folder_refuses_a_target_around_the_source(tmp_path):
+    write(tmp_path / "calls/a.wav")
+    write(tmp_path / "calls/calls/a.wav", noise(100))
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="elsewhere"):
+        helpers.denoise_folder(tmp_path / "calls", tmp_path, HEARS_NO_NOISE)  # would overwrite calls/a.wav
+    assert contents(tmp_path) == before
+
+
+def test_denoise_folder_on_a_cluster_that_loses_a_worker(tmp_path, client, fixed_model):
+    source, target = tmp_path / "calls", tmp_path / "enhanced"
+    for name in "abcdefgh":
+        write(source / f"{name}.wav", noise(60 * 8000))
+    (source / "bad.wav").write_text("This is no audio.\n")
+    victim = min(client.run(os.getpid).values())
+    root = helpers.ROOT
+
+    def kill_in_the_middle():
+        while not (target.exists() and visible(target)):
+            time.sleep(0.01)
+        os.kill(victim, SIGKILL)
+
+    killer = threading.Thread(target=kill_in_the_middle, daemon=True)
+    killer.start()
+    table = helpers.denoise_folder(source, target, fixed_model, client=client)
+    killer.join(10)
+    client.wait_for_workers(2, timeout=60)
+    assert victim not in client.run(os.getpid).values()
+    assert root == helpers.ROOT  # what is sent to the workers does not replace the module here
+    assert status_by_name(table) == {**{f"{name}.wav": "done" for name in "abcdefgh"}, "bad.wav": "failed"}
+    assert visible(target) == [f"{name}.wav" for name in "abcdefgh"]
+    alone = helpers.denoise_folder(source, tmp_path / "alone", fixed_model)
+    pd.testing.assert_frame_equal(table, alone)
+    for name in visible(target):
+        assert np.array_equal(sf.read(target / name)[0], sf.read(tmp_path / "alone" / name)[0])
+
+
+@pytest.mark.parametrize("threads", ["", "1", "2,1"])
+def test_threads_of_the_runtime(fixed_model, monkeypatch, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    session = helpers.OnnxModel(fixed_model).session
+    assert session.get_session_options().intra_op_num_threads == int(threads[:1] or 0)

@@ -1,0 +1,344 @@
+"""Tests of the U-Net, its loss, its training and its export."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import SAMPLE, contents, decibel, fingerprint, noise, run_python, visible
+
+import helpers
+
+
+@pytest.fixture(scope="session")
+def network():
+    """An untrained U-Net of full size."""
+    network = helpers.unet()
+    rng = np.random.default_rng(0)
+    network.set_weights([w + 0.01 * rng.standard_normal(w.shape).astype(w.dtype) for w in network.get_weights()])
+    return network
+
+
+@pytest.mark.parametrize("n_frames", [16, 48])
+def test_unet_takes_any_number_of_frames(network, n_frames):
+    output = network.predict_on_batch(noise(2, 128, n_frames, 2))
+    assert output.shape == (2, 128, n_frames, 2) and output.dtype == np.float32
+
+
+def test_unet_is_small(network):
+    assert 4 * network.count_params() < 15e6  # bytes
+
+
+def test_unet_of_silence(network):
+    assert not network.predict_on_batch(np.zeros((1, 128, 16, 2), np.float32)).any()
+
+
+def test_saved_unet_is_the_same(network, tmp_path):
+    network.save(tmp_path / "unet.keras")
+    inputs = noise(1, 128, 32, 2)
+    loaded = helpers.load_model(tmp_path / "unet.keras")  # in Keras' safe mode
+    assert np.array_equal(loaded.predict_on_batch(inputs), network.predict_on_batch(inputs))
+
+
+def test_load_model_errors(bad_file):
+    with pytest.raises(ValueError if bad_file.is_file() else FileNotFoundError, match=bad_file.name):
+        helpers.load_model(bad_file)
+
+
+def test_transfer_weights_keeps_what_is_predicted_with_more_blocks():
+    shallow, deep = helpers.unet((4, 8, 8), (0, 1, 1)), helpers.unet((4, 8, 8), (0, 2, 4))
+    rng = np.random.default_rng(0)
+    weights = [rng.uniform(0.1, 1, weight.shape).astype(np.float32) for weight in shallow.get_weights()]
+    shallow.set_weights(weights)
+    helpers.transfer_weights(weights, deep)
+    inputs = rng.standard_normal((1, 128, 32, 2)).astype(np.float32)
+    np.testing.assert_allclose(deep.predict_on_batch(inputs), shallow.predict_on_batch(inputs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_blocks", [(0, 3), (1, 1)])
+def test_transfer_weights_refuses_fewer_blocks(n_blocks):
+    with pytest.raises(ValueError, match="as many blocks or fewer"):
+        helpers.transfer_weights(helpers.unet((4, 8), n_blocks).get_weights(), helpers.unet((4, 8), (0, 1)))
+
+
+def test_transfer_weights_refuses_other_widths():
+    with pytest.raises(ValueError, match="these widths"):
+        helpers.transfer_weights(helpers.unet((4, 6), (0, 0)).get_weights(), helpers.unet((4, 8), (0, 0)))
+
+
+def test_load_model_sees_a_new_file(small_unet, tmp_path):
+    path = tmp_path / "unet.keras"
+    inputs = noise(1, 128, 16, 2)
+    for _ in range(2):
+        model = small_unet()
+        model.save(path)
+        outputs = helpers.load_model(path).predict_on_batch(inputs)
+        assert np.array_equal(outputs, model.predict_on_batch(inputs))
+
+
+def test_spectral_loss():
+    targets = noise(3, 128, 16, 4, level=1)
+    targets[2, ..., 2:] = 0  # silent speech
+    true = targets[..., :2]
+    perfect, half, none = (np.asarray(helpers.spectral_loss(targets, share * true)) for share in (1, 0.5, 0))
+    assert perfect.shape == (3,)
+    assert np.isfinite([perfect, half, none]).all()
+    assert (perfect < half).all() and (half < none).all()
+
+
+def test_bark_bands():
+    weights = helpers.bark_bands()
+    assert weights.shape == (128, 42) and (weights >= 0).all()
+    assert weights.sum(axis=0) == pytest.approx(1)
+    assert (np.diff(weights.argmax(axis=0)) >= 0).all()
+
+
+def heard(speech, noise):
+    """Hearing loss of `(batch, samples)` of noise that is left in speech."""
+    level = helpers.signal_level(speech)
+    speech, enhanced = (helpers.to_network(helpers.stft(x), level) for x in (speech, speech + noise))
+    return np.asarray(helpers.hearing_loss(speech, enhanced))
+
+
+def test_hearing_loss(speech):
+    speech = speech[None, :16000]
+    white = noise(*speech.shape, level=1) * helpers.signal_level(speech)
+    losses = [heard(speech, gain * white)[0] for gain in (0, 0.01, 0.1, 1)]
+    assert losses[0] == pytest.approx(0, abs=0.01)  # the roots are rounded off, so that their gradient is finite
+    assert (np.diff(losses) > 0.01).all()
+    assert 1 < losses[-1] < 6  # at 0 dB, points of PESQ, roughly
+
+
+def test_third_octave_bands():
+    weights = helpers.third_octave_bands()
+    assert weights.shape == (128, 15)
+    assert (weights.sum(axis=0) >= 1).all() and (weights.sum(axis=1) <= 1).all()
+
+
+@pytest.mark.parametrize("snr_db", [-5, 5, 15])
+def test_intelligibility_loss_is_close_to_estoi(speech, snr_db):
+    _, noisy = helpers.blend(speech, noise(*speech.shape, level=1), snr_db)
+    level = helpers.signal_level(noisy)
+    pair = [helpers.to_network(helpers.stft(x), level)[None] for x in (speech, noisy)]
+    loss = np.asarray(helpers.intelligibility_loss(*pair))
+    assert loss == pytest.approx([1 - helpers.measure(speech, noisy)["estoi"]], abs=0.07)
+    assert np.asarray(helpers.intelligibility_loss(pair[0], pair[0])) == pytest.approx([0], abs=0.01)
+
+
+@pytest.mark.parametrize("loss_of", [helpers.hearing_loss, helpers.intelligibility_loss])
+@pytest.mark.parametrize("silent", ["speech", "enhanced", "both"])
+def test_losses_of_silence_have_finite_gradients(silent, loss_of):
+    import tensorflow as tf
+
+    speech = tf.constant(noise(2, 128, 64, 2, level=0 if silent in ("speech", "both") else 1))
+    enhanced = tf.constant(noise(2, 128, 64, 2, level=0 if silent in ("enhanced", "both") else 1, seed=1))
+    with tf.GradientTape() as tape:
+        tape.watch(enhanced)
+        loss = loss_of(speech, enhanced)
+    assert loss.shape == (2,) and np.isfinite(loss).all()
+    assert np.isfinite(tape.gradient(loss, enhanced)).all()
+
+
+def sources(**options):
+    speech, other = helpers.list_speech(SAMPLE), helpers.list_noise(SAMPLE)
+    options = {"batch_size": 3, "n_frames": 32} | options
+    return helpers.BlendedSpeech(speech[speech["split"] == "train"], other[other["split"] == "train"], **options)
+
+
+def test_blended_speech():
+    inputs, targets = batch = sources()[5]
+    assert inputs.shape == (3, 128, 32, 2) and targets.shape == (3, 128, 32, 4)
+    assert inputs.dtype == targets.dtype == np.float32
+    assert np.array_equal(inputs, targets[..., :2] + targets[..., 2:])
+    for same, again in zip(batch, sources()[5], strict=True):
+        assert np.array_equal(same, again)
+    assert not np.array_equal(inputs, sources()[6][0])
+    assert not np.array_equal(inputs, sources(seed=1)[5][0])
+
+
+def test_blended_speech_is_finite_and_varied():
+    batches = [sources()[i][0] for i in range(20)]
+    assert np.isfinite(batches).all()
+    assert len({batch.tobytes() for batch in batches}) == 20
+
+
+def test_blended_speech_of_one_speaker(corpus):
+    source = helpers.BlendedSpeech(helpers.list_speech(corpus).iloc[:1], helpers.list_noise(corpus), 3, 16)
+    assert all(np.isfinite(source[i][0]).all() for i in range(20))
+
+
+def test_train_goes_on_after_a_kill(small_training, tmp_path, monkeypatch):
+    import keras
+
+    batches = []
+    original = helpers.BlendedSpeech.__getitem__
+
+    def spy(source, index):
+        if (source.speech["split"] == "train").all():
+            batches.append(index)
+        return original(source, index)
+
+    monkeypatch.setattr(helpers.BlendedSpeech, "__getitem__", spy)
+    at_once, history = small_training(tmp_path / "at once.keras", SAMPLE)
+    assert sorted(set(batches)) == [0, 1, 2, 3]  # no epoch repeats the blends of another
+    assert list(history["epoch"]) == [0, 1]
+    assert np.isfinite(history[["loss", "val_loss"]]).all(axis=None)
+
+    steps = []
+
+    def killed_in_epoch_2(*_, **__):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    output = tmp_path / "resumed.keras"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(keras.callbacks.CSVLogger, "on_train_batch_end", killed_in_epoch_2)
+        small_training(output, SAMPLE)
+    assert not output.exists() and (tmp_path / "resumed-training").is_dir()
+    resumed, resumed_history = small_training(output, SAMPLE)
+    assert list(resumed_history["epoch"]) == [0, 1]
+    assert resumed_history["loss"].to_numpy() == pytest.approx(history["loss"].to_numpy(), rel=1e-3)
+    for weights, expected in zip(resumed.get_weights(), at_once.get_weights(), strict=True):
+        assert weights == pytest.approx(expected, abs=1e-5)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "at once.json",
+        "at once.keras",
+        "at once.onnx",
+        "resumed.json",
+        "resumed.keras",
+        "resumed.onnx",
+    ]
+    assert output.with_suffix(".onnx").read_bytes() == fingerprint(resumed)
+    card = json.loads(output.with_suffix(".json").read_text())
+    assert set(card) >= {"command", "epochs", "steps_per_epoch", "batch_size", "learning_rate", "seed", "parameters"}
+    assert set(card) >= {"hours_of_audio", "minutes_of_training", "corpus_minutes", "test_scores", "versions"}
+    assert card["history"]["epoch"] == [0, 1]
+    assert set(card["test_scores"]) == {"noisy", "enhanced"}
+    assert set(card["corpus_minutes"]) >= {"LibriSpeech", "ESC-50"}
+    assert set(card["licences"]) == set(card["corpus_minutes"])
+    assert card["start"] is None and card["hours_of_audio_in_all"] == card["hours_of_audio"]
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("kind", ["speech", "noise"])
+def test_train_needs_every_split(no_training, corpus, monkeypatch, split, kind):
+    list_files = getattr(helpers, f"list_{kind}")
+    monkeypatch.setattr(
+        helpers, f"list_{kind}", lambda corpus: list_files(corpus).query(f"split != '{split}'").reset_index(drop=True)
+    )
+    with pytest.raises(ValueError, match=f"(?s){corpus.name}.*{split}"):
+        no_training(corpus / "unet.keras", corpus)
+    assert not (corpus / "unet-training").exists()
+
+
+def test_train_refuses_a_file_that_it_cannot_write(no_training, tmp_path):
+    with pytest.raises(ValueError, match="keras"):
+        no_training(tmp_path / "model", SAMPLE)
+
+
+def test_train_on_two_devices(tmp_path):
+    """Under MirroredStrategy, each of two processors of one machine takes half of each batch."""
+    program = """
+import functools, json, sys
+from pathlib import Path
+import tensorflow as tf
+import helpers
+
+processor = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+helpers.unet = functools.partial(helpers.unet, widths=(4,), n_blocks=(0,))
+helpers.BlendedSpeech.__init__.__defaults__ = (8, 16, 0)
+helpers.held_out_blends = functools.partial(helpers.held_out_blends, n=2)
+helpers.export = lambda model, target: None
+
+def losses(name):
+    history = helpers.train(Path(sys.argv[1]) / name, sys.argv[2], epochs=2, steps_per_epoch=3)[1]
+    return [*history["loss"], *history["val_loss"]]
+
+alone = losses("one.keras")
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    together = losses("two.keras")
+print(json.dumps([strategy.num_replicas_in_sync, alone, together]))
+"""
+    n_devices, alone, together = json.loads(run_python(program, tmp_path, SAMPLE).splitlines()[-1])
+    assert n_devices == 2
+    assert together == pytest.approx(alone, rel=0.05)  # batch normalisation sees half of a batch at a time
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The files of the shipped model for other runtimes, by their ending."""
+    folder = tmp_path_factory.mktemp("exported")
+    for ending in (".onnx", ".tflite"):
+        helpers.export(helpers.MODEL, folder / f"unet{ending}")
+    assert visible(folder) == ["unet.onnx", "unet.tflite"]
+    return {path.suffix: path for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def keras_noise(call):
+    """What the shipped model in Keras takes for noise in 4 s of a call."""
+    return predicted_noise(call, helpers.MODEL)
+
+
+def predicted_noise(call, model):
+    call = call[None, :32000]
+    return helpers.predict_noise(call, helpers.signal_level(call), helpers.load_model(model))
+
+
+def test_export_to_onnx_agrees(call, exported, keras_noise):
+    assert decibel(predicted_noise(call, exported[".onnx"]) - keras_noise, keras_noise) < -60
+
+
+def test_export_to_litert_agrees(call, exported, keras_noise):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(exported[".tflite"]))
+
+    class LiteRT:
+        def predict_on_batch(self, inputs):
+            interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], inputs.shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], inputs)
+            interpreter.invoke()
+            return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    assert decibel(predicted_noise(call, LiteRT()) - keras_noise, keras_noise) < -60
+
+
+def test_shipped_models_agree(call, keras_noise):
+    assert decibel(predicted_noise(call, helpers.RUNTIME_MODEL) - keras_noise, keras_noise) < -60
+
+
+@pytest.mark.parametrize("name", ["unet.pb", "unet", "unet.keras"])
+def test_export_refuses_other_endings(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name} cannot be written: end its name in one of \.onnx, \.tflite"):
+        helpers.export(helpers.MODEL, tmp_path / name)
+    assert visible(tmp_path) == []
+
+
+def test_export_needs_a_keras_model(tmp_path, fixed_model):
+    with pytest.raises(ValueError, match=r"name a \.keras file"):
+        helpers.export(fixed_model, tmp_path / "unet.onnx")
+    assert visible(tmp_path) == []
+
+
+def test_train_adds_up_the_hours(small_training, small_unet, tmp_path):
+    small_unet().save(tmp_path / "first.keras")
+    (tmp_path / "first.json").write_text(json.dumps({"hours_of_audio_in_all": 7.5, "history": {"epoch": [0]}}))
+    small_training(tmp_path / "second.keras", SAMPLE, epochs=1, start=tmp_path / "first.keras")
+    card = json.loads((tmp_path / "second.json").read_text())
+    assert card["start"] == {"file": "first.keras", "hours_of_audio_in_all": 7.5}
+    assert card["hours_of_audio_in_all"] == pytest.approx(7.5 + card["hours_of_audio"], abs=0.01)
+
+
+@pytest.mark.parametrize("start, reason", [("other.keras", "of these widths"), ("small.onnx", ".keras file")])
+def test_train_refuses_an_unfit_start_before_it_writes(small_training, tmp_path, start, reason):
+    helpers.unet(widths=(6,)).save(tmp_path / "other.keras")
+    (tmp_path / "small.onnx").touch()
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=reason):
+        small_training(tmp_path / "unet.keras", SAMPLE, start=tmp_path / start)
+    assert contents(tmp_path) == before
