@@ -8,6 +8,7 @@ Run `python helpers.py --help` for the command line.
 """
 
 import argparse
+import collections
 import contextlib
 import functools
 import importlib.metadata
@@ -15,23 +16,38 @@ import io
 import json
 import logging
 import math
+import multiprocessing.resource_tracker
 import os
 import platform
 import shlex
 import shutil
+import signal as signals  # a signal is a sound here
 import sys
+import tarfile
 import tempfile
 import threading
 import time
 import uuid
 import warnings
+import zipfile
 from pathlib import Path
+
+if __name__ == "__main__":  # the imports that follow take half a second, and Ctrl-C would show a traceback of them
+    signals.signal(signals.SIGINT, lambda *_: os._exit(128 + signals.SIGINT))
 
 import lazy_loader
 import librosa
 import numpy as np
 import soundfile as sf
 import soxr
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody can remove a file that is open
+    fcntl = None
+
+# ONNX Runtime reports its use to its maker, unless this stands before it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 pd = lazy_loader.load("pandas")  # a third of the start-up; librosa delays its own imports in the same way
 
@@ -170,16 +186,54 @@ def list_rooms(corpus=None):
 
 
 @contextlib.contextmanager
-def written_whole(path):
-    """Yield a hidden path beside `path` to write to: it becomes `path` when all is written, and else is removed."""
+def written_whole(path, source=None):
+    """Yield a hidden path beside `path` to write to: it becomes `path` when all is written, and else is removed.
+
+    What is made from the file `source` gets its time of change, and can be read by nobody who can't read `source`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")  # two writers must not meet
+    # Its time as it is now: what it gains while it is read is not in the result.
+    origin = Path(source).stat() if source and Path(source).exists() else None
+    mode = _mode_of_readers(source, path) if origin else 0o666
     try:
-        yield part
+        with open(part, "xb", opener=functools.partial(os.open, mode=mode)) as file:
+            if origin and part.stat().st_gid != origin.st_gid and not mode & 0o004:
+                part.chmod(0o600)  # not for another group than the source's
+            if fcntl:
+                with contextlib.suppress(OSError):  # not all network drives have locks
+                    fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives: see `remove_abandoned`
+            yield part
+        if origin:
+            os.utime(part, ns=(origin.st_mtime_ns, origin.st_mtime_ns))
+            if part.stat().st_mtime_ns < origin.st_mtime_ns:  # FAT keeps no fractions of seconds
+                os.utime(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _mode_of_readers(source, target):
+    """Mode bits with which nobody but its owner can read `target` who can't read the file `source`."""
+    source, target = Path(source).resolve(), Path(target).resolve()
+    mode = source.stat().st_mode & 0o666
+    for folder in set(source.parents) - set(target.parents):  # who may not pass a folder can't read what is in it
+        mode &= 0o600 | 6 * (folder.stat().st_mode & 0o011)
+    return mode | 0o600
+
+
+PARTS = f".{'[0-9a-f]' * 32}.part*"  # what `written_whole` names its files, as a pattern
+
+
+def remove_abandoned(parts):
+    """Remove those of the files of `written_whole` whose writers were killed: those that nobody holds a lock on."""
+    for part in parts:
+        with contextlib.suppress(OSError):  # its writer lives, or another run was faster
+            if fcntl:
+                with part.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 _STDERR = threading.Lock()  # two threads that put back what they found would leave it silent for ever
@@ -272,7 +326,7 @@ def fix_length(signal, size):
     return np.pad(signal, [(0, 0)] * (signal.ndim - 1) + [(0, missing)])[..., :size]
 
 
-ARCHIVES = [  # address, checksum if the publisher gives one, and the folder that the archive holds
+ARCHIVES = [  # address, checksum, and how the name of the folder that the archive holds begins
     (
         "https://www.openslr.org/resources/31/train-clean-5.tar.gz",
         "md5:5df7d4e78065366204ca6845bb08f490",
@@ -283,7 +337,11 @@ ARCHIVES = [  # address, checksum if the publisher gives one, and the folder tha
         "md5:6d7ab67ac6a1d2c993d050e16d61080d",
         "LibriSpeech/dev-clean-2",
     ),
-    ("https://github.com/karolpiczak/ESC-50/archive/master.zip", None, "ESC-50-master"),
+    (
+        "https://github.com/karolpiczak/ESC-50/archive/33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6.zip",
+        "sha256:661183a6f53ef04f12c9bd618fed0ddc1713280d6c94a5a5431e844ba6f6a21f",
+        "ESC-50",
+    ),
 ]
 
 
@@ -303,24 +361,29 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
 
     Args:
         folder: where to. `find_corpus` finds the default.
-        archives: list of (address, checksum such as "md5:..." or None, folder inside the archive).
+        archives: list of (address, checksum such as "md5:..." or None, folder inside the archive, or how its name
+            begins).
 
-    Raises OSError, which says what to fetch by hand and where to put it, if a download fails.
+    Raises OSError, which says what to fetch by hand and where to put it, if a download fails, or if an archive would
+    write outside of its folder.
     """
     import pooch
 
     folder = Path(folder)
     for address, checksum, content in archives:
-        if (folder / content).is_dir():
+        if any(path.is_dir() for path in folder.glob(f"{content}*")):
             continue
         archive, unpacked = folder / "archives" / Path(address).name, folder / "unpacking"
         try:
             pooch.retrieve(address, checksum, path=archive.parent, fname=archive.name, progressbar=True)
             # Moved into place when it is whole, so that an interrupted run leaves nothing that looks complete.
-            shutil.unpack_archive(archive, unpacked)
+            _unpack(archive, unpacked)
             (folder / content).parent.mkdir(parents=True, exist_ok=True)
-            (unpacked / content).rename(folder / content)
-        except (OSError, ValueError) as error:  # no network, a wrong checksum, or not the expected archive
+            for found in unpacked.glob(f"{content}*"):
+                found.rename(folder / content)
+            if not (folder / content).is_dir():
+                raise ValueError(f"it holds no folder {content}")
+        except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
             archive.unlink(missing_ok=True)
             raise OSError(
                 f"{address} could not be downloaded ({error}): fetch it by hand and unpack it in {folder}, so that"
@@ -328,6 +391,29 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
             ) from error
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _unpack(archive, folder):
+    """Unpack a tar or zip archive; raise ValueError or tarfile.FilterError if it would write outside of `folder`."""
+
+    def inside(name):
+        if name.startswith(("/", "\\")) or ".." in Path(name).parts or ":" in name:
+            raise ValueError(f"it would write {name} outside of its folder")
+
+    def checked(member, folder):
+        inside(member.name)
+        return tarfile.data_filter(member, folder)  # refuses links that lead out, and devices
+
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            for name in file.namelist():
+                inside(name)
+            file.extractall(folder)
+    elif hasattr(tarfile, "data_filter"):
+        with tarfile.open(archive) as file:
+            file.extractall(folder, filter=checked)
+    else:
+        raise ValueError("Python before 3.11.4 can't unpack it safely")
 
 
 def play(signal):
@@ -1043,7 +1129,8 @@ CONTEXT = 3  # s on each side of a block that are computed and thrown away; the 
 class OnnxModel:
     """A U-Net in an ONNX file, run by ONNX Runtime; it predicts as a Keras model does.
 
-    The environment variable OMP_NUM_THREADS limits its threads: several processes should not use all cores each.
+    It runs on as many threads as there are cores for this process, or fewer, if the environment variable
+    OMP_NUM_THREADS says so: several processes should not use all cores each.
     """
 
     def __init__(self, path):
@@ -1051,12 +1138,27 @@ class OnnxModel:
 
         options = onnxruntime.SessionOptions()
         threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list has one for each level of nesting
-        options.intra_op_num_threads = int(threads or 0)  # 0: as many as there are cores
+        cores = _usable_cores()
+        options.intra_op_num_threads = min(int(threads) or cores, cores) if threads.isdecimal() else cores
         self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
 
     def predict_on_batch(self, inputs):
         """Float32 `(batch, 128, frames, 2)` to the same shape; 16 must divide the number of frames."""
         return self.session.run(None, {self.session.get_inputs()[0].name: inputs})[0]
+
+
+CGROUP = Path("/sys/fs/cgroup")  # where Linux tells a container its limits
+
+
+def _usable_cores():
+    """How many cores this process may use: those that it is bound to, and no more than its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # version 2, version 1
+        with contextlib.suppress(OSError, ValueError):  # there is no such file, or "max" in it
+            quota, period = (int(number) for name in names for number in (CGROUP / name).read_text().split())
+            if quota > 0:
+                cores = min(cores, max(1, quota // period))
+    return cores
 
 
 def load_model(model=MODEL):
@@ -1218,8 +1320,9 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0):
     """Denoise a sound file into another: same rate, channels, number of samples and level; the source is not touched.
 
     The target's format follows its ending; it keeps the source's sample format (PCM_16, ULAW, ...) where it can. It
-    appears when it is whole. Where the result would clip it is attenuated, and a warning says by how much. Memory does
-    not grow with the length. `model` and `mix` are those of `denoise`.
+    appears when it is whole, with the source's time of change, and can be read by nobody who can't read the source.
+    Where the result would clip it is attenuated, and a warning says by how much. Memory does not grow with the length.
+    `model` and `mix` are those of `denoise`.
     Raises: FileNotFoundError, OSError, or ValueError with one sentence that names the file and the remedy.
     """
     from tqdm import tqdm
@@ -1240,7 +1343,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0):
     peak, length = 0.0, 0
     try:
         # Whether it clips is known at its end, and it is too large for the memory: it waits in a file without a name.
-        with written_whole(target) as part, tempfile.TemporaryFile(dir=part.parent) as store:
+        with written_whole(target, source) as part, tempfile.TemporaryFile(dir=part.parent) as store:
             with tqdm(total=round(n_samples / rate), unit="s", leave=False, disable=None) as progress:
                 for piece in pieces:
                     peak, length = max(peak, np.abs(piece).max()), length + piece.shape[-1]
@@ -1274,6 +1377,9 @@ def _sentence(error):
 
 def _try_denoise(source, target, model, mix):
     """Denoise a file; return (error, warning): what went wrong, and what to know, each in one line or empty."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # by default a semaphore, which would outlive a worker that is killed
     with warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
         warnings.simplefilter("always", UserWarning)
         try:
@@ -1286,45 +1392,94 @@ def _try_denoise(source, target, model, mix):
 def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False, client=None):
     """Denoise every sound file below the folder `source` into the folder `target`, keeping the tree.
 
+    Links to folders are followed, each real folder once.
+
     Args:
-        source, target: folders; neither may lie in the other.
+        source, target: folders; neither may lie in the other. `source` can be a list of files and folders as well: each
+            comes to lie in `target` by its own name, as `cp` would put it.
         model, mix: those of `denoise`.
-        overwrite: whether to denoise again what is in the target already, instead of skipping it.
+        overwrite: whether to denoise again what is in the target already, instead of skipping it. What has changed
+            since its result was made is never skipped.
         client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
             machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
             By default, files are denoised one after the other.
 
-    Returns: a DataFrame with a row per file: path; status, one of "done", "skipped" and "failed"; error, which says
-        why a file failed; and warning, such as that a file was cut. Neither stops the others.
-    Raises ValueError if there is no sound file, if one folder lies in the other, or if `mix` lies outside of 0 to 1.
+    Returns: a DataFrame with a row per file: path; status, one of "done", "skipped", "failed" and "left out", which is
+        what is hidden or no sound file by its ending; error, which says why a file failed, or a folder that may not be
+        read; and warning, such as that a file was cut. None of them stops the others.
+    Raises ValueError if there is no sound file, if one folder lies in the other, if `target` is none, or if `mix` lies
+        outside of 0 to 1.
     """
     from tqdm import tqdm
 
     _check_mix(mix)
-    source, target = Path(source).resolve(), Path(target).resolve()
-    if source.is_relative_to(target) or target.is_relative_to(source):
-        raise ValueError(f"one of {source} and {target} lies in the other: name a target folder elsewhere")
-    paths = sorted(
-        path
-        for path in source.rglob("*")
-        if path.suffix.lower() in (*FORMATS, *CONVERTIBLE)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-    )
-    if not paths:
+    target = Path(target).resolve()
+    if isinstance(source, str | Path):
+        places = {Path(source).resolve(): target}
+    else:
+        places = {path: target / path.name for path in map(Path, map(os.path.abspath, source))}
+        if not target.is_dir() and (target.exists() or target.suffix.lower() in FORMATS):
+            raise ValueError(f"{target} is not a folder: name one for the results of several sources")
+    targets, told = {}, {}
+    for path, place in places.items():
+        if path.is_dir():
+            if path.is_relative_to(target) or target.is_relative_to(path):
+                raise ValueError(f"one of {path} and {target} lies in the other: name a target folder elsewhere")
+            files, unread = _files_below(path, target)
+            told |= {Path(error.filename): ("failed", _sentence(error), "") for error in unread}
+            told |= {file: ("left out", "", "") for file in files if not _is_sound(file)}
+            targets |= {file: place / file.relative_to(path) for file in files if _is_sound(file)}
+        else:
+            targets[path] = place
+    if not targets and not any(status == "failed" for status, *_ in told.values()):
         raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
-    targets = {path: target / path.relative_to(source) for path in paths}
-    todo = [path for path in paths if overwrite or not targets[path].exists()]
+    remove_abandoned(target.rglob(PARTS))
+    sources = collections.defaultdict(list)
+    for path, place in targets.items():
+        sources[place].append(path)
+    for place, paths in sources.items():
+        if len(paths) > 1:
+            error = f"{' and '.join(map(str, paths))} would both become {place}: rename one, or choose another target"
+            told |= dict.fromkeys(paths, ("failed", error, ""))
+        elif not overwrite and _is_done(paths[0], place):
+            told[paths[0]] = ("skipped", "", "")
+    todo = {path: place for path, place in targets.items() if path not in told}
     model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
     if client is None:
-        results = ((path, _try_denoise(path, targets[path], load_model(model), mix)) for path in todo)
+        results = ((path, _try_denoise(path, todo[path], load_model(model), mix)) for path in sorted(todo))
     else:
-        results = _denoise_on(client, {path: targets[path] for path in todo}, model, mix)
-    told = dict(tqdm(results, total=len(todo), unit="file", disable=None))
-    table = pd.DataFrame([(path, *told.get(path, ("", ""))) for path in paths], columns=["path", "error", "warning"])
-    status = ["skipped" if path not in told else "failed" if told[path][0] else "done" for path in paths]
-    table.insert(1, "status", status)
-    return table
+        results = _denoise_on(client, todo, model, mix)
+    for path, (error, warning) in tqdm(results, total=len(todo), unit="file", disable=None):
+        told[path] = ("failed" if error else "done", error, warning)
+    rows = [(path, *told[path]) for path in sorted(told)]
+    return pd.DataFrame(rows, columns=["path", "status", "error", "warning"])
+
+
+def _files_below(top, target):
+    """The files below a folder, with what is hidden, and the errors (OSError) of folders that can't be read."""
+    found, unread, seen, tops = [], [], {os.path.realpath(target)}, [top]
+    for top in tops:  # folders behind links are added, and come last: each is listed where it really lies
+        for folder, folders, files in os.walk(top, onerror=unread.append):
+            hidden = [name for name in folders if name.startswith(".")]
+            folders[:] = sorted(set(folders) - set(hidden))
+            if os.path.realpath(folder) in seen:
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(folder))
+            found += [Path(folder, name) for name in files + hidden]
+            tops += [path for path in (Path(folder, name) for name in folders) if path.is_symlink()]
+    return found, unread
+
+
+def _is_sound(path):
+    return path.suffix.lower() in (*FORMATS, *CONVERTIBLE) and not path.name.startswith(".")
+
+
+def _is_done(source, target):
+    """Whether `target` is the result of `source` as it is now: a result bears its source's time, or a later one."""
+    if not (source.exists() and target.exists()) or target.samefile(source):
+        return False
+    return source.stat().st_mtime_ns <= target.stat().st_mtime_ns
 
 
 def _denoise_on(client, targets, model, mix):
@@ -1708,8 +1863,8 @@ def _parser():
     parser = _Parser(prog="python helpers.py", description="Speech enhancement with a U-Net, for calls at 8 kHz.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shipped = {"type": _path, "default": RUNTIME_MODEL, "help": "a .keras or .onnx file (default: the shipped model)"}
-    command = commands.add_parser("denoise", help="remove the noise from a sound file, or from all files of a folder")
-    command.add_argument("source", type=_path, help="sound file, or folder of them")
+    command = commands.add_parser("denoise", help="remove the noise from sound files, or from all files of a folder")
+    command.add_argument("source", type=_path, nargs="+", help="sound file, or folder of them")
     command.add_argument("target", type=_path, help="file, or folder, to write to")
     command.add_argument("--model", **shipped)
     command.add_argument("--mix", type=float, default=1.0, help="share of the noise to remove, 0 to 1 (default: 1)")
@@ -1754,36 +1909,88 @@ def _run(command, options):
         print(table.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
     elif command == "export":
         export(**options)
-    elif options["source"].is_dir():
-        return _run_folder(**options)
     else:
-        denoise_file(options["source"], options["target"], options["model"], options["mix"])
+        return _run_denoise(options.pop("source"), **options)
     return 0
 
 
-def _run_folder(processes, scheduler, **options):
+def _run_denoise(sources, target, processes, scheduler, **options):
+    """Denoise a file, or what a folder and several sources hold; return the exit status."""
+    source = sources[0] if len(sources) == 1 and not (target.is_dir() and not sources[0].is_dir()) else sources
+    if isinstance(source, Path) and not source.is_dir():
+        remove_abandoned(target.parent.glob(PARTS))
+        denoise_file(source, target, options["model"], options["mix"])
+        return 0
     if scheduler or processes > 1:
-        logging.getLogger("distributed").setLevel(logging.ERROR)  # it warns of workers that are slow to stop
-        import distributed
-
         import helpers  # by this name, not as __main__, the workers find what they are sent
 
-        cluster = scheduler or distributed.LocalCluster(
-            n_workers=processes, threads_per_worker=1, dashboard_address=":0"
-        )
-        with distributed.Client(cluster) as client:
-            table = helpers.denoise_folder(**options, client=client)
+        try:
+            with _cluster(processes, scheduler) as client:
+                table = helpers.denoise_folder(source, target, **options, client=client)
+        finally:
+            remove_abandoned(target.rglob(PARTS))  # an interrupted run kills its workers
     else:
-        table = denoise_folder(**options)
+        table = denoise_folder(source, target, **options)
     for kind in ("warning", "error"):
         for text in table[kind][table[kind] != ""].unique():
             print(f"{kind}: {text}", file=sys.stderr)
     print(", ".join(f"{(table['status'] == status).sum()} {status}" for status in ("done", "skipped", "failed")))
+    left_out = table[table["status"] == "left out"]["path"]
+    if len(left_out):
+        kinds = left_out.map(lambda path: "hidden" if path.name.startswith(".") else path.suffix.lower() or "no ending")
+        print("left out:", ", ".join(f"{n} {kind}" for kind, n in kinds.value_counts().items()))
     return int((table["status"] == "failed").any())
 
 
+@contextlib.contextmanager
+def _cluster(processes, scheduler):
+    """A client of the Dask cluster at the address `scheduler`, or of new processes on this machine."""
+    import dask
+    import distributed
+
+    with contextlib.ExitStack() as stack:
+        if not scheduler:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            stack.enter_context(dask.config.set({"temporary-directory": folder}))
+            with _signals_wait():
+                scheduler = stack.enter_context(
+                    distributed.LocalCluster(
+                        n_workers=processes,
+                        threads_per_worker=1,
+                        silence_logs=logging.CRITICAL,  # it complains of workers that are slow to stop
+                        dashboard_address="127.0.0.1:0",  # without an address, other machines could see it
+                    )
+                )
+        yield stack.enter_context(distributed.Client(scheduler))
+
+
+@contextlib.contextmanager
+def _signals_wait():
+    """Let SIGINT and SIGTERM wait; processes that are started here never get them, so that this one ends them."""
+    if hasattr(signals, "pthread_sigmask"):
+        multiprocessing.resource_tracker.ensure_running()  # its start would let them through
+        signals.pthread_sigmask(signals.SIG_BLOCK, (signals.SIGINT, signals.SIGTERM))
+    try:
+        yield
+    finally:
+        if hasattr(signals, "pthread_sigmask"):
+            signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGINT, signals.SIGTERM))
+
+
+def _stop(number, _):
+    """Turn a signal into an exception, so that what is begun is removed; a second one must not disturb that."""
+    for other in (signals.SIGINT, signals.SIGTERM):
+        signals.signal(other, signals.SIG_IGN)
+    raise KeyboardInterrupt(number)
+
+
 def main(arguments=None):
-    """Run the command line; returns the exit status: 0, 1 if files of a folder failed, 2 for an error of use."""
+    """Run the command line; returns the exit status.
+
+    0, 1 if files of a folder failed, 2 for an error of use, and 128 + its number for SIGINT (Ctrl-C) and SIGTERM.
+    """
+    for number in (signals.SIGINT, signals.SIGTERM):
+        signals.signal(number, _stop)
     options = vars(_parser().parse_args(arguments))
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
@@ -1791,6 +1998,9 @@ def main(arguments=None):
     except (OSError, ValueError) as error:
         print("error:", _sentence(error), file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        print("error: interrupted: nothing is half written, start it again to go on", file=sys.stderr)
+        return 128 + (stop.args or [signals.SIGINT])[0]
 
 
 if __name__ == "__main__":

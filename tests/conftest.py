@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -24,10 +25,13 @@ os.environ.pop("SPEECH_CORPUS", None)
 
 @pytest.fixture(autouse=True)
 def clean_state(monkeypatch):
-    """No test sees the user's corpus, and none leaves figures or the command line's way to print warnings behind."""
+    """No test sees the user's corpus, and none leaves figures or what the command line sets for its process behind."""
     monkeypatch.delenv("SPEECH_CORPUS", raising=False)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     import matplotlib.pyplot as plt
 
     plt.close("all")

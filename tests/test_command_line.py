@@ -1,13 +1,17 @@
 """Tests of the command line."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile as sf
 from conftest import SAMPLE, contents, decibel, noise, visible, write
@@ -92,6 +96,110 @@ def test_main_denoises_a_folder_by_two_processes(tmp_path, fixed_model):
     assert visible(tmp_path / "out") == ["a.wav", "b.wav", "c.wav"]
 
 
+def test_main_denoises_several_sources_into_a_folder(tmp_path, fixed_model, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.wav", "calls/c.wav"):
+        write(tmp_path / name)
+    (tmp_path / "calls/notes.TXT").touch()
+    (tmp_path / "calls/.DS_Store").touch()
+    assert run_main("denoise", "a.wav", "b.wav", "calls", "results/", "--model", fixed_model) == 0
+    assert capsys.readouterr().out == "3 done, 0 skipped, 0 failed\nleft out: 1 hidden, 1 .txt\n"
+    assert run_main("denoise", "b.wav", "results", "--model", fixed_model) == 0
+    assert capsys.readouterr().out == "0 done, 1 skipped, 0 failed\n"
+    assert visible(tmp_path / "results") == ["a.wav", "b.wav", "calls/c.wav"]
+
+
+def still_running(group):
+    """The processes of a group that are alive."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+    return members
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_leaves_nothing(tmp_path, number, processes):
+    for name in "abc":
+        write(tmp_path / f"calls/{name}.wav", np.tile(noise(60 * 8000), 15))
+    for name in ("out", "temporary"):
+        (tmp_path / name).mkdir()
+    stale = tmp_path / f"out/.{32 * '0'}.part.wav"
+    stale.touch()
+    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "calls", "out", "--processes", str(processes)]
+    options = {"cwd": tmp_path, "env": os.environ | {"TMPDIR": str(tmp_path / "temporary")}, "start_new_session": True}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+        while stale.exists() or len(list((tmp_path / "out").iterdir())) < processes:
+            assert process.poll() is None
+            time.sleep(0.01)
+        if number == signal.SIGINT:  # a terminal sends it to all
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (128 + number, "")
+    assert single_error(err).startswith("error: interrupted")
+    assert contents(tmp_path / "out") == contents(tmp_path / "temporary") == {}
+    deadline = time.monotonic() + 10
+    while still_running(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert still_running(process.pid) == []
+
+
+@pytest.fixture
+def empty_home(tmp_path):
+    """The environment of a user whose folders are empty, and these folders."""
+    folders = {name: tmp_path / name for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    for folder in folders.values():
+        folder.mkdir()
+    names = os.environ.keys() - {"ORT_DISABLE_TELEMETRY"}  # it is set in this process by now
+    environment = {name: os.environ[name] for name in names} | {name: str(path) for name, path in folders.items()}
+    return environment, folders.values()
+
+
+WATCHER = """
+import os, sys
+
+def watch(event, arguments, seen=os.open(os.environ["SEEN"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)):
+    if event.startswith("socket.") and event != "socket.__new__":
+        told = [argument for argument in arguments if isinstance(argument, (str, bytes, tuple))]
+        os.write(seen, f"{event} {told}\\n".encode())
+
+sys.addaudithook(watch)
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_nothing_leaves_the_machine(tmp_path, empty_home, processes):
+    """No name is looked up, no other machine is called or served, and nothing is left in the user's folders."""
+    environment, folders = empty_home
+    for name in ("a.wav", "b.mp3", "c.opus"):
+        write(tmp_path / "calls" / name, rate=48000, format=helpers.FORMATS[name[1:]])
+    (tmp_path / "sitecustomize.py").write_text(WATCHER)
+    environment |= {"PYTHONPATH": str(tmp_path), "SEEN": str(tmp_path / "seen")}
+    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "calls", "out", "--processes", str(processes)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "3 done, 0 skipped, 0 failed\n"), done.stderr
+    assert [path for folder in folders for path in folder.rglob("*")] == []
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert [event for event in seen if processes == 1 or "'127.0.0.1'" not in event] == []
+
+
+def test_no_socket_is_opened(tmp_path, empty_home):
+    """The audit of Python does not see what libraries in C do."""
+    trace = ["strace", "-f", "-qq", "-e", "trace=network", "-e", "signal=none", "-o"]
+    try:
+        subprocess.run([*trace, tmp_path / "try", "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user can't trace system calls")
+    write(tmp_path / "a.wav", rate=16000)
+    command = [*trace, tmp_path / "calls", sys.executable, helpers.ROOT / "helpers.py", "denoise", "a.wav", "b.wav"]
+    subprocess.run(command, cwd=tmp_path, env=empty_home[0], check=True, capture_output=True)
+    assert (tmp_path / "b.wav").exists() and (tmp_path / "calls").read_text() == ""
+
+
 def test_main_exports(tmp_path, small_model, monkeypatch):
     exported = []
     monkeypatch.setattr(helpers, "export", lambda model, target: exported.append((model, target)))
@@ -140,7 +248,7 @@ def test_main_refuses_a_bad_file(bad_file, fixed_model, capsys):
         (["denoise", "calls", "out", "--model", "missing.keras"], "missing.keras"),
         (["denoise", "a.wav", "b.doc"], "b.doc"),
         (["denoise", "a.wav", "a.wav"], "a.wav is the recording itself"),
-        (["denoise", "a.wav", "calls"], "calls is a folder: name a file in it"),
+        (["denoise", "a.wav", "calls", "b.wav"], "b.wav is not a folder: name one"),
         (["denoise", "a.wav", "b.wav", "--mix", "1.5"], "a mix of 1.5 is not possible"),
         (["denoise", "calls", "out", "--mix", "-1"], "a mix of -1.0 is not possible"),
         (["denoise", "calls", "calls/out"], "name a target folder elsewhere"),

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import os
 import socket
 import tarfile
 import threading
@@ -12,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import FORMATS, SAMPLE, decibel, noise, tone, write, write_format
+from conftest import FORMATS, SAMPLE, contents, decibel, noise, tone, visible, write, write_format
 
 import helpers
 
@@ -219,6 +220,119 @@ def test_failed_download_leaves_the_sample_in_use(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="by hand"):
         helpers.download_corpus(tmp_path / "data" / "corpus", [archive])
     assert helpers.find_corpus() == tmp_path / "data" / "sample"
+
+
+def link(name, target):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, target
+    return member
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("escape", ["parent", "absolute", "link", "deep link"])
+def test_download_refuses_archives_that_write_elsewhere(tmp_path, server, kind, escape):
+    address = server[0][0][0].replace("mini.tar.gz", "evil")
+    outside, evil = tmp_path / "outside", tmp_path / "server/evil"
+    outside.mkdir()
+    members = {
+        "parent": ["LibriSpeech/mini/../../../../outside/x"],
+        "absolute": [f"{outside}/x"],
+        "link": [link("LibriSpeech/mini/a", str(outside)), "LibriSpeech/mini/a/x"],
+        "deep link": [link("LibriSpeech/mini/a", "../../../../outside"), "LibriSpeech/mini/a/x"],
+    }[escape]
+    members.insert(0, "LibriSpeech/mini/20/7/20-7-0000.flac")
+    if kind == "tar":
+        with tarfile.open(evil, "w:gz") as archive:
+            for member in members:
+                archive.addfile(tarfile.TarInfo(member) if isinstance(member, str) else member)
+    else:
+        with zipfile.ZipFile(evil, "w") as archive:
+            for member in members:
+                if isinstance(member, str):
+                    archive.writestr(member, "x")
+                else:
+                    info = zipfile.ZipInfo(member.name)
+                    info.create_system, info.external_attr = 3, 0o120777 << 16
+                    archive.writestr(info, member.linkname)
+    folder = tmp_path / "corpus"
+    with pytest.raises(OSError, match=f"{address} could not be downloaded") as caught:
+        helpers.download_corpus(folder, [(address, None, "LibriSpeech/mini")])
+    assert "\n" not in str(caught.value)
+    assert contents(folder) == contents(outside) == {}
+
+
+def test_download_of_a_fixed_commit(tmp_path, server):
+    """Its folder is named after the commit; an archive of ESC-50 that was fetched before is not fetched again."""
+    [(address, checksum, _)] = server[0][1:]
+    folder = tmp_path / "corpus"
+    helpers.download_corpus(folder, [(address, checksum, "ESC-50")])
+    assert visible(folder / "ESC-50") == ["audio/1-1-A-10.wav", "meta/esc50.csv"]
+    (folder / "ESC-50").rename(folder / "ESC-50-master")
+    helpers.download_corpus(folder, [(address, checksum, "ESC-50")])
+    assert server[1] == ["/master.zip"]
+    assert all(checksum for _, checksum, _ in helpers.ARCHIVES)
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o600, 0o600), (0o640, 0o640), (0o444, 0o640), (0o666, 0o640)])
+def test_results_have_no_more_readers_than_their_source(tmp_path, umask, mode, expected):
+    source = write(tmp_path / "a.wav")
+    source.chmod(mode)
+    with helpers.written_whole(tmp_path / "b.wav", source) as part:
+        assert part.stat().st_mode & 0o777 == expected
+        write(part)
+    assert (tmp_path / "b.wav").stat().st_mode & 0o777 == expected
+
+
+def test_results_have_no_more_readers_than_the_folder_of_their_source(tmp_path):
+    source = write(tmp_path / "calls/a.wav")
+    source.chmod(0o644)
+    source.parent.chmod(0o700)
+    for target, mode in ((tmp_path / "b.wav", 0o600), (source.with_name("b.wav"), 0o644 & ~os.umask(os.umask(0)))):
+        with helpers.written_whole(target, source) as part:
+            part.touch()
+        assert target.stat().st_mode & 0o777 == mode
+
+
+def test_results_have_no_other_group_than_their_source(tmp_path):
+    source = write(tmp_path / "a.wav")
+    source.chmod(0o640)
+    try:
+        os.chown(source, -1, os.getegid() + 1)
+    except (PermissionError, AttributeError):
+        pytest.skip("this user can't give files away")
+    with helpers.written_whole(tmp_path / "b.wav", source) as part:
+        assert part.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("keeps_fractions", [True, False])
+def test_results_bear_the_time_of_their_source_as_it_was_read(tmp_path, monkeypatch, keeps_fractions):
+    source, target, time = write(tmp_path / "a.wav"), tmp_path / "b.wav", 10**18 + 1
+    os.utime(source, ns=(time, time))
+    if not keeps_fractions:
+        utime = os.utime
+        monkeypatch.setattr(os, "utime", lambda path, ns=None: utime(path, ns and (10**9, 10**9)))
+    with helpers.written_whole(target, source) as part:
+        write(source)  # it goes on
+        write(part)
+    assert target.stat().st_mtime_ns == time if keeps_fractions else target.stat().st_mtime_ns > time
+
+
+def test_abandoned_parts_are_removed_and_others_are_not(tmp_path):
+    abandoned = tmp_path / f".{32 * 'a'}.part.wav"
+    others = [tmp_path / name for name in (".a.part.wav", "a.part", f"{32 * 'a'}.part.wav")]
+    for path in (abandoned, *others):
+        path.touch()
+    with helpers.written_whole(tmp_path / "b.wav") as part:
+        helpers.remove_abandoned(tmp_path.glob(helpers.PARTS))
+        assert part.exists() and not abandoned.exists()
+    assert all(path.exists() for path in others)
 
 
 @pytest.mark.parametrize("level", [0.001, 0.1, 0.9])

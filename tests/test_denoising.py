@@ -9,6 +9,7 @@ import threading
 import time
 import types
 import warnings
+from pathlib import Path
 from signal import SIGKILL
 
 import numpy as np
@@ -587,6 +588,8 @@ def test_denoise_folder(tmp_path):
         "c d.ogg": "done",
         "in a folder.wav": "done",
         "bad.wav": "failed",
+        "notes.txt": "left out",
+        "._a.wav": "left out",
     }
     assert "bad.wav" in table.set_index("path")["error"][source / "deep/bad.wav"]
 
@@ -605,6 +608,87 @@ def test_denoise_folder_skips_what_is_done(tmp_path):
     table = helpers.denoise_folder(source, target, HEARS_NO_NOISE, overwrite=True)
     assert set(table["status"]) == {"done"}
     assert contents(target)["b.wav"] == contents(source)["b.wav"]
+
+
+def test_denoise_folder_does_again_what_has_changed(tmp_path):
+    source, target = tmp_path / "calls", tmp_path / "enhanced"
+    for name in "ab":
+        write(source / f"{name}.wav", noise(8000))
+    helpers.denoise_folder(source, target, HEARS_NO_NOISE)
+    write(source / "a.wav", noise(16000))  # it was still being recorded
+    table = helpers.denoise_folder(source, target, HEARS_NO_NOISE)
+    assert status_by_name(table) == {"a.wav": "done", "b.wav": "skipped"}
+    assert sf.info(target / "a.wav").frames == 16000
+
+
+def test_denoise_folder_accounts_for_every_file(tmp_path):
+    source = tmp_path / "calls"
+    for name in ("a.WAV", "b.txt", "no ending", ".hidden.wav", ".git/c.wav", "deep/d.Pdf"):
+        write(source / name, format="WAV")
+    (source / "gone.wav").symlink_to("nowhere.wav")
+    os.mkfifo(source / "pipe.wav")
+    table = helpers.denoise_folder(source, tmp_path / "enhanced", HEARS_NO_NOISE)
+    left_out = dict.fromkeys(("b.txt", "no ending", ".hidden.wav", ".git", "d.Pdf"), "left out")
+    assert status_by_name(table) == {"a.WAV": "done", "gone.wav": "failed", "pipe.wav": "failed", **left_out}
+    assert visible(tmp_path / "enhanced") == ["a.WAV"]
+
+
+def test_denoise_folder_follows_links_to_folders_once(tmp_path):
+    source, target = tmp_path / "calls", tmp_path / "enhanced"
+    for name in ("calls/real/a.wav", "elsewhere/deep/b.wav", "enhanced/old.wav"):
+        write(tmp_path / name)
+    links = {"again": "real", "round": ".", "out": "../elsewhere", "too": "../elsewhere/deep", "results": "../enhanced"}
+    for name, place in links.items():
+        (source / name).symlink_to(place)
+    helpers.denoise_folder(source, target, HEARS_NO_NOISE)
+    assert visible(target) == ["old.wav", "out/deep/b.wav", "real/a.wav"]
+
+
+def test_denoise_folder_names_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    source, scandir = tmp_path / "calls", os.scandir
+    for name in ("a.wav", "locked/b.wav"):
+        write(source / name)
+
+    def forbid(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    table = helpers.denoise_folder(source, tmp_path / "out", HEARS_NO_NOISE)
+    assert status_by_name(table) == {"a.wav": "done", "locked": "failed"}
+    assert table["error"][1] == f"{source / 'locked'}: Permission denied"
+
+
+def test_denoise_folder_takes_files_and_folders_as_cp_does(tmp_path):
+    target = tmp_path / "results"
+    sources = [write(tmp_path / name) for name in ("a.wav", "calls/deep/b.wav", "c.wav")]
+    table = helpers.denoise_folder([sources[0], tmp_path / "calls", str(sources[2])], target, HEARS_NO_NOISE)
+    assert status_by_name(table) == {"a.wav": "done", "b.wav": "done", "c.wav": "done"}
+    assert visible(target) == ["a.wav", "c.wav", "calls/deep/b.wav"]
+
+
+def test_denoise_folder_refuses_two_sources_of_one_result(tmp_path):
+    sources = [write(tmp_path / name) for name in ("x/a.wav", "y/a.wav", "y/b.wav")]
+    table = helpers.denoise_folder(sources, tmp_path / "out", HEARS_NO_NOISE)
+    assert table["status"].to_list() == ["failed", "failed", "done"]
+    for error in table["error"][:2]:
+        assert error.startswith(f"{sources[0]} and {sources[1]} would both become {tmp_path / 'out/a.wav'}")
+    assert visible(tmp_path / "out") == ["b.wav"]
+
+
+def test_denoise_folder_never_takes_a_source_for_its_result(tmp_path):
+    source = write(tmp_path / "out/a.wav")
+    table = helpers.denoise_folder([source], tmp_path / "out", HEARS_NO_NOISE)
+    assert table["status"].to_list() == ["failed"] and "is the recording itself" in table["error"][0]
+
+
+@pytest.mark.parametrize("name", ["b.wav", "new.wav"])
+def test_several_sources_need_a_folder(tmp_path, name):
+    sources = [write(tmp_path / name) for name in ("a.wav", "b.wav")]
+    with pytest.raises(ValueError, match=rf"{name} is not a folder: name one"):
+        helpers.denoise_folder(sources, tmp_path / name, HEARS_NO_NOISE)
+    assert visible(tmp_path) == ["a.wav", "b.wav"]
 
 
 KILLED = """
@@ -645,10 +729,18 @@ def test_denoise_folder_goes_on_after_a_kill(tmp_path, moment):
     command = [sys.executable, "-c", KILLED, source, target, moment]
     with subprocess.Popen(command, cwd=helpers.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"in the middle\n", process.stderr.read()
+        assert visible(target) == ["a.wav", "b.wav"]
+        [part] = target.glob(helpers.PARTS)
+        (source / "c.wav").rename(tmp_path / "c.wav")
+        (source / "d.wav").rename(tmp_path / "d.wav")
+        helpers.denoise_folder(source, target, HEARS_NO_NOISE)
+        assert part.exists()  # another run leaves what a living one writes
+        (tmp_path / "c.wav").rename(source / "c.wav")
+        (tmp_path / "d.wav").rename(source / "d.wav")
         process.kill()
-    assert visible(target) == ["a.wav", "b.wav"]
     table = helpers.denoise_folder(source, target, HEARS_NO_NOISE)
     assert table["status"].to_list() == ["skipped", "skipped", "done", "done"]
+    assert list(target.glob(".*")) == []
     assert contents(source) == before
     assert {name: contents(target)[name] for name in visible(target)} == before
 
@@ -702,8 +794,33 @@ def test_denoise_folder_on_a_cluster_that_loses_a_worker(tmp_path, client, fixed
         assert np.array_equal(sf.read(target / name)[0], sf.read(tmp_path / "alone" / name)[0])
 
 
-@pytest.mark.parametrize("threads", ["", "1", "2,1"])
-def test_threads_of_the_runtime(fixed_model, monkeypatch, threads):
+@pytest.mark.parametrize(
+    ("threads", "cores", "expected"),
+    [("", 3, 3), ("1", 3, 1), ("2,1", 3, 2), ("8", 3, 3), ("0", 3, 3), ("-1", 3, 3), ("2.5", 3, 3), ("many", 1, 1)],
+)
+def test_threads_of_the_runtime(fixed_model, monkeypatch, threads, cores, expected):
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr(helpers, "_usable_cores", lambda: cores)
     session = helpers.OnnxModel(fixed_model).session
-    assert session.get_session_options().intra_op_num_threads == int(threads[:1] or 0)
+    assert session.get_session_options().intra_op_num_threads == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "300000 100000\n"}, 3),
+        ({"cpu.max": "150000 100000\n"}, 1),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+    ],
+)
+def test_cores_are_those_of_the_container(tmp_path, monkeypatch, files, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(helpers, "CGROUP", tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert helpers._usable_cores() == expected
