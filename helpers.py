@@ -1122,8 +1122,9 @@ def _minutes_by_source(corpus, files):
 # Denoising: notebook 07
 # ---------------------------------------------------------------------------------------------------------------------
 
-BLOCK = 54  # s that are read, denoised and written at a time: a minute with its context; more than twice CONTEXT
-CONTEXT = 3  # s on each side of a block that are computed and thrown away; the network sees 2.5 s far, resampling less
+BLOCK = 54  # s that are read, denoised and written at a time
+FADE = 0.016  # s in which one block passes into the next
+CONTEXT = 8  # s on each side of a block that are computed and thrown away: most of the network's memory fades in it
 
 
 class OnnxModel:
@@ -1205,10 +1206,10 @@ def upper_gain(noisy, noise):
 
 
 def _removed(block, rate, start, level, model):
-    """What has to be subtracted from a block `(channels, samples)` that begins at second `start` of the recording."""
+    """What has to be subtracted from a block `(channels, samples)`, which begins `start` samples at 8 kHz after 0 s."""
     narrow = resample(block, rate, SAMPLE_RATE)
     # All blocks must lie on one grid of network steps; what is left out at the beginning is context.
-    lead = -start * SAMPLE_RATE % (FRAME_MULTIPLE * HOP_LENGTH_FFT)
+    lead = -start % (FRAME_MULTIPLE * HOP_LENGTH_FFT)
     narrow = narrow[:, lead:]
     noise = predict_noise(narrow, level, model)
 
@@ -1229,34 +1230,101 @@ def _check_mix(mix):
         raise ValueError(f"a mix of {mix} is not possible: choose from 0, all noise left, to 1, all removed")
 
 
+def _check_rate(rate):
+    if rate != int(rate):
+        raise ValueError(f"a sample rate of {rate} Hz is no integer: resample the recording first")
+    if not 1000 <= rate <= 1_000_000:
+        raise ValueError(f"a sample rate of {rate} Hz is none that recordings have: repair its header, or resample it")
+
+
+class Loudness:
+    """The level of all that was heard so far, for each channel."""
+
+    def __init__(self, rate):
+        self.rate, self.power, self.n_samples = rate, 0.0, 0
+
+    def level(self):
+        """As `signal_level`, float32 `(channels,)`."""
+        return audible_level(self.power / self.n_samples)
+
+    def hear(self, chunk):
+        """Take in what follows, float32 `(channels, samples)`."""
+        narrow = resample(chunk, self.rate, SAMPLE_RATE)
+        self.power = self.power + np.sum(np.square(narrow, dtype=np.float64), axis=-1)
+        self.n_samples += narrow.shape[-1]
+
+
+def _in_steps(chunks, step):
+    """Cut chunks `(channels, samples)` of any size anew, `step` samples each; at the end comes the rest, maybe none."""
+    waiting, n = [], 0
+    for chunk in chunks:
+        waiting.append(chunk)
+        n += chunk.shape[-1]
+        if n >= step:
+            whole = np.concatenate(waiting, axis=-1)
+            for start in range(0, n - step + 1, step):
+                yield whole[:, start : start + step]
+            n %= step
+            waiting = [whole[:, whole.shape[-1] - n :]]
+    if waiting:
+        yield np.concatenate(waiting, axis=-1)
+
+
+def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
+    """Yield a recording, enhanced, piece by piece; no sample waits until more than `step + ahead` have followed it.
+
+    Args:
+        chunks: float32 arrays `(channels, samples)` of any size.
+        step: after how many samples the network is run again.
+        context, ahead: how many samples before and behind those that are yielded it sees.
+        level: that of the recording `(channels,)`; by default that of what was heard so far.
+    """
+    unit = rate // math.gcd(rate, SAMPLE_RATE)  # so many samples are a whole number at 8 kHz, too
+    loudness = Loudness(rate)
+    block, start, done, faded = None, 0, 0, None
+    for piece in _in_steps(chunks, step):
+        block = piece if block is None else np.concatenate([block, piece], axis=-1)
+        end = start + block.shape[-1]
+        until = end if piece.shape[-1] < step else end - ahead
+        if piece.size and level is None:
+            loudness.hear(piece)
+        if until <= done:
+            continue
+        removed = np.float32(mix) * _removed(
+            block, rate, start * SAMPLE_RATE // rate, loudness.level() if level is None else level, model
+        )
+        new = slice(done - start, until - start)
+        if faded is not None:  # from what the block before made of it, so that no join is heard
+            n = min(faded.shape[-1], until - done)
+            weight = np.linspace(0, 1, n, endpoint=False, dtype=np.float32)
+            removed[:, new][:, :n] = weight * removed[:, new][:, :n] + (1 - weight) * faded[:, :n]
+        enhanced = block[:, new] - removed[:, new]
+        if not np.isfinite(enhanced).all():
+            raise ValueError(f"the level, up to {np.abs(block).max():.0e}, is too high: scale it to [-1, 1]")
+        yield enhanced
+        faded = removed[:, until - start : until - start + round(FADE * rate)]
+        done = until
+        start, before = max(0, done - context) // unit * unit, start
+        block = block[:, start - before :]
+
+
 def _denoise_blocks(chunks, rate, model, mix):
     """Yield the enhanced recording piece by piece.
 
-    `chunks()` begins to read it and yields float32 `(channels, BLOCK * rate)`, the last one shorter. It is read twice:
-    the network has to know the level of the whole.
+    `chunks()` begins to read it and yields float32 `(channels, samples)`. It is read twice: the network has to know the
+    level of the whole.
     """
     _check_mix(mix)
-    if not 1000 <= rate <= 1_000_000:
-        raise ValueError(f"a sample rate of {rate} Hz is none that recordings have: repair its header, or resample it")
-    power, length, narrow_length = 0.0, 0, 0
+    _check_rate(rate)
+    loudness = Loudness(rate)
     for chunk in chunks():
-        narrow = resample(chunk, rate, SAMPLE_RATE)
-        power = power + np.sum(np.square(narrow, dtype=np.float64), axis=-1)
-        length, narrow_length = length + chunk.shape[-1], narrow_length + narrow.shape[-1]
-    if length == 0:
+        loudness.hear(chunk)
+    if loudness.n_samples == 0:
         raise ValueError("there is no audio in it: check that the recording is not empty")
-    if not np.isfinite(power).all():
+    if not np.isfinite(loudness.power).all():
         raise ValueError("samples are NaN or infinite: repair the recording first")
-    level = audible_level(power / narrow_length)
-    block, context, end = np.empty((len(level), 0), np.float32), CONTEXT * rate, 0
-    for index, chunk in enumerate(chunks()):
-        block = np.concatenate([block[:, -2 * context :], chunk], axis=-1)
-        end += chunk.shape[-1]
-        start = max(0, index * BLOCK - 2 * CONTEXT)
-        enhanced = block - np.float32(mix) * _removed(block, rate, start, level, model)
-        if not np.isfinite(enhanced).all():
-            raise ValueError(f"the level, up to {np.abs(block).max():.0e}, is too high: scale it to [-1, 1]")
-        yield enhanced[:, context if index else 0 : None if end == length else -context]
+    context = CONTEXT * rate
+    yield from _joined_blocks(chunks(), rate, model, mix, BLOCK * rate, context, context, loudness.level())
 
 
 def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
@@ -1277,8 +1345,7 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
     noisy = np.asarray(noisy, dtype=np.float32)
     if noisy.ndim not in (1, 2) or noisy.size == 0:
         raise ValueError(f"expected an array (samples,) or (channels, samples) that is not empty, got {noisy.shape}")
-    if sample_rate != int(sample_rate):
-        raise ValueError(f"a sample rate of {sample_rate} Hz is no integer: resample the recording first")
+    _check_rate(sample_rate)
     channels, size = np.atleast_2d(noisy), BLOCK * int(sample_rate)
 
     def chunks():
@@ -1286,6 +1353,55 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
 
     pieces = _denoise_blocks(chunks, int(sample_rate), load_model(model), mix)
     return np.concatenate(list(pieces), axis=-1).reshape(noisy.shape)
+
+
+def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.0):
+    """Remove the noise from a recording while it is made: a generator that yields what `denoise` returns, in pieces.
+
+    Args:
+        chunks: an iterable of float arrays `(samples,)`, or `(channels, samples)`, of any size, as they come.
+        sample_rate: their rate in Hz, an integer.
+        latency: how many seconds after it came a sample is yielded at the latest, at least 0.032, an STFT window.
+            Nearly half of it is what the network hears of what follows. More of it is better, and takes less work.
+        model, mix: those of `denoise`.
+
+    Yields: float32 arrays of the same shape, but any size: together as many samples as came in.
+    The level that the network needs is that of what was heard so far. Memory does not grow with the length.
+    Raises ValueError as `denoise` does, if a chunk has another shape than those before it, or if none came; what came
+    before that chunk is yielded first, also where `chunks` itself raises an error.
+    """
+    _check_mix(mix)
+    _check_rate(sample_rate)
+    if not N_FFT / SAMPLE_RATE <= latency < math.inf:
+        raise ValueError(f"a latency of {latency} s is not possible: choose 0.032 s, an STFT window, or more")
+    rate, delay, shape, fault = int(sample_rate), int(latency * sample_rate), None, None
+
+    def received():
+        nonlocal shape, fault
+        try:
+            for chunk in chunks:
+                chunk = np.array(chunk, dtype=np.float32)  # a copy: who sends it may use its memory again
+                if chunk.ndim not in (1, 2) or (shape is not None and chunk.shape[:-1] != shape):
+                    expected = "one or two axes" if shape is None else f"{(*shape, 'samples')}"
+                    raise ValueError(f"a chunk has the shape {chunk.shape}: expected {expected}")
+                if not np.isfinite(chunk).all():
+                    raise ValueError("samples are NaN or infinite: repair the recording first")
+                shape = chunk.shape[:-1]
+                if chunk.size:
+                    yield np.atleast_2d(chunk)
+        except Exception as error:
+            fault = error
+
+    step = max(delay // 2, delay - CONTEXT * rate)
+    ahead = delay - step
+    silent = True
+    for piece in _joined_blocks(received(), rate, load_model(model), mix, step, max(ahead, rate), ahead):
+        silent = False
+        yield piece.reshape(*shape, -1)
+    if fault:
+        raise fault
+    if silent:
+        raise ValueError("there is no audio in it: check that the recording is not empty")
 
 
 def _read_chunks(path, rate):
