@@ -7,6 +7,13 @@ Spectrograms are complex64 of shape `(..., 128 bins, frames)`. Both are librosa'
 Run `python helpers.py --help` for the command line.
 """
 
+import os
+import signal as signals  # a signal is a sound here
+
+if __name__ == "__main__":  # the imports that follow take half a second, and Ctrl-C would show a traceback of them
+    for number in (signals.SIGINT, signals.SIGTERM):
+        signals.signal(number, lambda number, _: os.write(2, b"error: interrupted\n") and os._exit(128 + number))
+
 import argparse
 import collections
 import contextlib
@@ -16,12 +23,9 @@ import io
 import json
 import logging
 import math
-import multiprocessing.resource_tracker
-import os
 import platform
 import shlex
 import shutil
-import signal as signals  # a signal is a sound here
 import sys
 import tarfile
 import tempfile
@@ -31,9 +35,6 @@ import uuid
 import warnings
 import zipfile
 from pathlib import Path
-
-if __name__ == "__main__":  # the imports that follow take half a second, and Ctrl-C would show a traceback of them
-    signals.signal(signals.SIGINT, lambda *_: os._exit(128 + signals.SIGINT))
 
 import lazy_loader
 import librosa
@@ -228,7 +229,7 @@ PARTS = f".{'[0-9a-f]' * 32}.part*"  # what `written_whole` names its files, as 
 
 def remove_abandoned(parts):
     """Remove those of the files of `written_whole` whose writers were killed: those that nobody holds a lock on."""
-    for part in parts:
+    for part in filter(Path.is_file, parts):
         with contextlib.suppress(OSError):  # its writer lives, or another run was faster
             if fcntl:
                 with part.open("rb") as file:
@@ -383,7 +384,7 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
                 found.rename(folder / content)
             if not (folder / content).is_dir():
                 raise ValueError(f"it holds no folder {content}")
-        except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
+        except Exception as error:  # no network, a wrong checksum, or not the expected archive: of many kinds
             archive.unlink(missing_ok=True)
             raise OSError(
                 f"{address} could not be downloaded ({error}): fetch it by hand and unpack it in {folder}, so that"
@@ -396,18 +397,18 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
 def _unpack(archive, folder):
     """Unpack a tar or zip archive; raise ValueError or tarfile.FilterError if it would write outside of `folder`."""
 
-    def inside(name):
-        if name.startswith(("/", "\\")) or ".." in Path(name).parts or ":" in name:
-            raise ValueError(f"it would write {name} outside of its folder")
+    def check(name):
+        if name.startswith("/") or ".." in Path(name).parts:
+            raise ValueError(f"it would write {name}, outside of its folder")
 
     def checked(member, folder):
-        inside(member.name)
-        return tarfile.data_filter(member, folder)  # refuses links that lead out, and devices
+        check(member.name)
+        return tarfile.data_filter(member, folder)  # refuses links that lead out
 
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             for name in file.namelist():
-                inside(name)
+                check(name)
             file.extractall(folder)
     elif hasattr(tarfile, "data_filter"):
         with tarfile.open(archive) as file:
@@ -1530,39 +1531,23 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
 
     _check_mix(mix)
     target = Path(target).resolve()
-    if isinstance(source, str | Path):
-        places = {Path(source).resolve(): target}
-    else:
-        places = {path: target / path.name for path in map(Path, map(os.path.abspath, source))}
-        if not target.is_dir() and (target.exists() or target.suffix.lower() in FORMATS):
-            raise ValueError(f"{target} is not a folder: name one for the results of several sources")
-    targets, told = {}, {}
-    for path, place in places.items():
-        if path.is_dir():
-            if path.is_relative_to(target) or target.is_relative_to(path):
-                raise ValueError(f"one of {path} and {target} lies in the other: name a target folder elsewhere")
-            files, unread = _files_below(path, target)
-            told |= {Path(error.filename): ("failed", _sentence(error), "") for error in unread}
-            told |= {file: ("left out", "", "") for file in files if not _is_sound(file)}
-            targets |= {file: place / file.relative_to(path) for file in files if _is_sound(file)}
-        else:
-            targets[path] = place
-    if not targets and not any(status == "failed" for status, *_ in told.values()):
+    targets, told = _targets(source, target)
+    if not (targets or any(status == "failed" for status, *_ in told.values())):
         raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
     remove_abandoned(target.rglob(PARTS))
     sources = collections.defaultdict(list)
-    for path, place in targets.items():
-        sources[place].append(path)
-    for place, paths in sources.items():
+    for path, result in targets.items():
+        sources[result].append(path)
+    for result, paths in sources.items():
         if len(paths) > 1:
-            error = f"{' and '.join(map(str, paths))} would both become {place}: rename one, or choose another target"
+            error = f"{' and '.join(map(str, paths))} would both become {result}: rename one, or choose another target"
             told |= dict.fromkeys(paths, ("failed", error, ""))
-        elif not overwrite and _is_done(paths[0], place):
+        elif not overwrite and _is_done(paths[0], result):
             told[paths[0]] = ("skipped", "", "")
-    todo = {path: place for path, place in targets.items() if path not in told}
+    todo = {path: targets[path] for path in sorted(targets) if path not in told}
     model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
     if client is None:
-        results = ((path, _try_denoise(path, todo[path], load_model(model), mix)) for path in sorted(todo))
+        results = ((path, _try_denoise(path, todo[path], load_model(model), mix)) for path in todo)
     else:
         results = _denoise_on(client, todo, model, mix)
     for path, (error, warning) in tqdm(results, total=len(todo), unit="file", disable=None):
@@ -1571,17 +1556,40 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     return pd.DataFrame(rows, columns=["path", "status", "error", "warning"])
 
 
-def _files_below(top, target):
+def _targets(source, target):
+    """The results' paths by those of the sound files, and (status, error, warning) by the paths of all that is none."""
+    if isinstance(source, str | Path):
+        places = {Path(source).resolve(): target}
+    else:
+        places = {path: target / path.name for path in map(Path, map(os.path.abspath, source))}
+        if not target.is_dir() and (target.exists() or target.suffix.lower() in FORMATS):
+            raise ValueError(f"{target} is not a folder: name one for the results of several sources")
+    targets, told = {}, {}
+    for path, place in places.items():
+        if not path.is_dir():
+            targets[path] = place
+            continue
+        if path.is_relative_to(target) or target.is_relative_to(path):
+            raise ValueError(f"one of {path} and {target} lies in the other: name a target folder elsewhere")
+        files, unread = _files_below(path, target)
+        told |= {Path(error.filename): ("failed", _sentence(error), "") for error in unread}
+        told |= {file: ("left out", "", "") for file in files if not _is_sound(file)}
+        targets |= {file: place / file.relative_to(path) for file in files if _is_sound(file)}
+    return targets, told
+
+
+def _files_below(root, target):
     """The files below a folder, with what is hidden, and the errors (OSError) of folders that can't be read."""
-    found, unread, seen, tops = [], [], {os.path.realpath(target)}, [top]
+    found, unread, seen, tops = [], [], set(), [root]
     for top in tops:  # folders behind links are added, and come last: each is listed where it really lies
         for folder, folders, files in os.walk(top, onerror=unread.append):
-            hidden = [name for name in folders if name.startswith(".")]
-            folders[:] = sorted(set(folders) - set(hidden))
-            if os.path.realpath(folder) in seen:
+            real = os.path.realpath(folder)
+            if real in seen or Path(real).is_relative_to(target):
                 folders.clear()
                 continue
-            seen.add(os.path.realpath(folder))
+            seen.add(real)
+            hidden = [name for name in folders if name.startswith(".")]
+            folders[:] = sorted(set(folders) - set(hidden))
             found += [Path(folder, name) for name in files + hidden]
             tops += [path for path in (Path(folder, name) for name in folders) if path.is_symlink()]
     return found, unread
@@ -2032,11 +2040,12 @@ def _run(command, options):
 
 def _run_denoise(sources, target, processes, scheduler, **options):
     """Denoise a file, or what a folder and several sources hold; return the exit status."""
-    source = sources[0] if len(sources) == 1 and not (target.is_dir() and not sources[0].is_dir()) else sources
-    if isinstance(source, Path) and not source.is_dir():
+    first, *others = sources
+    if not (others or first.is_dir() or target.is_dir()):
         remove_abandoned(target.parent.glob(PARTS))
-        denoise_file(source, target, options["model"], options["mix"])
+        denoise_file(first, target, options["model"], options["mix"])
         return 0
+    source = first if first.is_dir() and not others else sources
     if scheduler or processes > 1:
         import helpers  # by this name, not as __main__, the workers find what they are sent
 
@@ -2084,7 +2093,9 @@ def _cluster(processes, scheduler):
 def _signals_wait():
     """Let SIGINT and SIGTERM wait; processes that are started here never get them, so that this one ends them."""
     if hasattr(signals, "pthread_sigmask"):
-        multiprocessing.resource_tracker.ensure_running()  # its start would let them through
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # if it were started later, it would let them through
         signals.pthread_sigmask(signals.SIG_BLOCK, (signals.SIGINT, signals.SIGTERM))
     try:
         yield
@@ -2093,30 +2104,33 @@ def _signals_wait():
             signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGINT, signals.SIGTERM))
 
 
-def _stop(number, _):
-    """Turn a signal into an exception, so that what is begun is removed; a second one must not disturb that."""
-    for other in (signals.SIGINT, signals.SIGTERM):
-        signals.signal(other, signals.SIG_IGN)
-    raise KeyboardInterrupt(number)
-
-
 def main(arguments=None):
     """Run the command line; returns the exit status.
 
     0, 1 if files of a folder failed, 2 for an error of use, and 128 + its number for SIGINT (Ctrl-C) and SIGTERM.
     """
+    stopped_by = []
+
+    def stop(number, _):
+        for other in (signals.SIGINT, signals.SIGTERM):
+            signals.signal(other, signals.SIG_IGN)  # a second one must not disturb that what is begun is removed
+        stopped_by.append(number)
+        raise KeyboardInterrupt
+
     for number in (signals.SIGINT, signals.SIGTERM):
-        signals.signal(number, _stop)
+        signals.signal(number, stop)
     options = vars(_parser().parse_args(arguments))
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         return _run(options.pop("command"), options)
-    except (OSError, ValueError) as error:
+    except BaseException as error:
+        if stopped_by:  # of which libraries may make another error
+            print("error: interrupted: nothing is half written, start it again to go on", file=sys.stderr)
+            return 128 + stopped_by[0]
+        if not isinstance(error, OSError | ValueError):
+            raise
         print("error:", _sentence(error), file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
-        print("error: interrupted: nothing is half written, start it again to go on", file=sys.stderr)
-        return 128 + (stop.args or [signals.SIGINT])[0]
 
 
 if __name__ == "__main__":

@@ -148,6 +148,37 @@ def test_interrupted_run_leaves_nothing(tmp_path, number, processes):
     assert still_running(process.pid) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_it_is_imported(tmp_path, number):
+    (tmp_path / "lazy_loader.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "a.wav", "b.wav"]
+    options = {"env": os.environ | {"PYTHONPATH": str(tmp_path)}, "text": True}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        assert single_error(process.communicate(timeout=30)[1]) == "error: interrupted\n"
+    assert process.returncode == 128 + number
+
+
+def test_interrupt_that_a_library_makes_another_error_of(tmp_path, monkeypatch, capsys):
+    def import_something(*_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ValueError("it can't be loaded") from None
+
+    monkeypatch.setattr(helpers, "denoise_file", import_something)
+    assert run_main("denoise", "a.wav", tmp_path / "b.wav") == 128 + signal.SIGTERM
+    assert single_error(capsys.readouterr().err).startswith("error: interrupted")
+
+
+def test_a_single_file_clears_what_a_killed_run_left(tmp_path, fixed_model):
+    stale = tmp_path / f".{32 * 'f'}.part.wav"
+    stale.touch()
+    assert run_main("denoise", write(tmp_path / "a.wav"), tmp_path / "b.wav", "--model", fixed_model) == 0
+    assert set(contents(tmp_path)) == {"a.wav", "b.wav"}
+
+
 @pytest.fixture
 def empty_home(tmp_path):
     """The environment of a user whose folders are empty, and these folders."""

@@ -223,8 +223,8 @@ def closed_port():
         return unused.getsockname()[1]
 
 
-@pytest.mark.parametrize("fault", ["checksum", "missing", "offline", "page"])
-def test_download_fails(tmp_path, server, fault):
+@pytest.mark.parametrize("fault", ["checksum", "missing", "offline", "page", "old Python", "other content"])
+def test_download_fails(tmp_path, server, fault, monkeypatch):
     (address, checksum, content), _ = server[0]
     if fault == "checksum":
         checksum = "md5:" + 32 * "0"
@@ -232,6 +232,10 @@ def test_download_fails(tmp_path, server, fault):
         address = address.replace("mini", "other")
     elif fault == "offline":
         address = f"http://127.0.0.1:{closed_port()}/mini.tar.gz"
+    elif fault == "old Python":
+        monkeypatch.delattr(tarfile, "data_filter")
+    elif fault == "other content":
+        content = "LibriSpeech/other"
     else:
         address, checksum = address.replace("mini.tar.gz", "page.zip"), None
     folder = tmp_path / "corpus"
@@ -258,8 +262,8 @@ def link(name, target):
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 @pytest.mark.parametrize("escape", ["parent", "absolute", "link", "deep link"])
 def test_download_refuses_archives_that_write_elsewhere(tmp_path, server, kind, escape):
-    address = server[0][0][0].replace("mini.tar.gz", "evil")
-    outside, evil = tmp_path / "outside", tmp_path / "server/evil"
+    address = server[0][0][0].replace("mini.tar.gz", f"evil.{kind}")
+    outside, evil = tmp_path / "outside", tmp_path / f"server/evil.{kind}"
     outside.mkdir()
     members = {
         "parent": ["LibriSpeech/mini/../../../../outside/x"],
@@ -269,7 +273,7 @@ def test_download_refuses_archives_that_write_elsewhere(tmp_path, server, kind, 
     }[escape]
     members.insert(0, "LibriSpeech/mini/20/7/20-7-0000.flac")
     if kind == "tar":
-        with tarfile.open(evil, "w:gz") as archive:
+        with tarfile.open(evil, "w") as archive:
             for member in members:
                 archive.addfile(tarfile.TarInfo(member) if isinstance(member, str) else member)
     else:

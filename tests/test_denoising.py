@@ -635,13 +635,19 @@ def test_denoise_folder_accounts_for_every_file(tmp_path):
 
 def test_denoise_folder_follows_links_to_folders_once(tmp_path):
     source, target = tmp_path / "calls", tmp_path / "enhanced"
-    for name in ("calls/real/a.wav", "elsewhere/deep/b.wav", "enhanced/old.wav"):
+    for name in ("calls/real/a.wav", "elsewhere/deep/b.wav", "enhanced/deep/old.wav"):
         write(tmp_path / name)
-    links = {"again": "real", "round": ".", "out": "../elsewhere", "too": "../elsewhere/deep", "results": "../enhanced"}
+    links = {
+        "again": "real",
+        "round": ".",
+        "out": "../elsewhere",
+        "too": "../elsewhere/deep",
+        "results": "../enhanced/deep",
+    }
     for name, place in links.items():
         (source / name).symlink_to(place)
     helpers.denoise_folder(source, target, HEARS_NO_NOISE)
-    assert visible(target) == ["old.wav", "out/deep/b.wav", "real/a.wav"]
+    assert visible(target) == ["deep/old.wav", "out/deep/b.wav", "real/a.wav"]
 
 
 def test_denoise_folder_names_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
