@@ -20,12 +20,15 @@ import contextlib
 import functools
 import importlib.metadata
 import io
+import itertools
 import json
 import logging
 import math
 import platform
+import re
 import shlex
 import shutil
+import struct
 import sys
 import tarfile
 import tempfile
@@ -68,22 +71,59 @@ HOP_LENGTH_FFT = 63  # samples from one STFT window to the next: 8 ms, so that a
 # Corpus and audio files: notebook 01
 # ---------------------------------------------------------------------------------------------------------------------
 
-FORMATS = {  # the file name's ending, and what libsndfile calls the format
+FORMATS = {  # the file name's ending, and what libsndfile, which reads and writes the format, calls it
     ".wav": "WAV",
+    ".wave": "WAV",
+    ".wav49": "WAV",
     ".flac": "FLAC",
     ".ogg": "OGG",
+    ".oga": "OGG",
     ".opus": "OGG",
     ".mp3": "MP3",
     ".aif": "AIFF",
     ".aiff": "AIFF",
+    ".aifc": "AIFF",
     ".au": "AU",
+    ".snd": "AU",
+    ".sph": "NIST",
     ".caf": "CAF",
     ".w64": "W64",
     ".rf64": "RF64",
 }
-CONVERTIBLE = (".m4a", ".aac", ".amr", ".mp4", ".3gp", ".wma")  # audio too, but libsndfile can't read it
+CODECS = {  # endings with one sample format of their own
+    ".ogg": "VORBIS",
+    ".oga": "VORBIS",
+    ".opus": "OPUS",
+    ".mp3": "MPEG_LAYER_III",
+    ".wav49": "GSM610",
+}
+# What FFmpeg, in the package av, reads beside; it is not written.
+DECODED = (
+    *(".m4a", ".m4b", ".mp4", ".mov", ".aac", ".amr", ".awb", ".3gp", ".3g2", ".3ga", ".wma", ".asf"),
+    *(".webm", ".mka", ".mkv", ".spx", ".g722", ".g729", ".mp2", ".ac3", ".wv"),
+)
+RAW = {"ulaw": "ULAW", "alaw": "ALAW", "slin": "PCM_16", "vox": "VOX_ADPCM"}  # samples without a header, one channel
+HEADERLESS = {  # endings of such files, as telephone exchanges write them: sample format and rate in Hz
+    ".ul": ("ULAW", 8000),
+    ".ulaw": ("ULAW", 8000),
+    ".mulaw": ("ULAW", 8000),
+    ".al": ("ALAW", 8000),
+    ".alaw": ("ALAW", 8000),
+    ".sln": ("PCM_16", 8000),
+    ".vox": ("VOX_ADPCM", 8000),
+    ".gsm": ("GSM610", 8000),
+} | {f".sln{khz}": ("PCM_16", 1000 * khz) for khz in (12, 16, 24, 32, 48)}
 
-CODECS = {".ogg": "VORBIS", ".opus": "OPUS", ".mp3": "MPEG_LAYER_III"}  # endings with one sample format of their own
+
+def is_recording(path, raw=None):
+    """Whether a file's ending is one that can be read; with `raw`, as in `read_audio`, .raw and .pcm can, too."""
+    return Path(path).suffix.lower() in (*FORMATS, *DECODED, *HEADERLESS, *((".raw", ".pcm") if raw else ()))
+
+
+def target_name(path):
+    """The path of the result of a recording: the same, but `.wav` where the format can be read and not written."""
+    path = Path(path)
+    return path.with_suffix(".wav") if is_recording(path, raw=True) and path.suffix.lower() not in FORMATS else path
 
 
 def find_corpus():
@@ -258,8 +298,276 @@ def _libraries_silent():
             os.close(stderr)
 
 
-def _open_audio(path):
-    """Open a sound file for reading; say in one sentence why it can't be read and what to do."""
+def _is_unknown(length):
+    """Whether a header's number of bytes is one of those that programs write when they can't know it."""
+    return length == 0 or length >= 1 << 62 or any(0 <= limit - length < 1 << 24 for limit in (1 << 31, (1 << 32) - 1))
+
+
+class _Mended(io.FileIO):
+    """A file that reads otherwise at some positions: `patches` is a dict of bytes."""
+
+    def __init__(self, path, patches):
+        super().__init__(path)
+        self.patches = patches
+
+    def readinto(self, buffer):
+        start, n = self.tell(), super().readinto(buffer)
+        for position, patch in self.patches.items():
+            for i, byte in enumerate(patch, position - start):
+                if 0 <= i < n:
+                    memoryview(buffer).cast("B")[i] = byte
+        return n
+
+
+def _hidden_in_wav(path):
+    """Find the sound that a WAV file holds but its header does not tell of.
+
+    Returns: (patches, seconds): what, in the header, makes libsndfile read to the end of the file, empty if there is
+    nothing to mend; and how much sound follows the stated end.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(4) not in (b"RIFF", b"RF64"):
+            return {}, 0
+        name, start, length, long_length, bytes_per_s = b"", 12, 0, 0, 0
+        while name != b"data":
+            file.seek(start + length + length % 2)
+            if len(header := file.read(8)) < 8:
+                return {}, 0
+            start, (name, length) = file.tell(), struct.unpack("<4sI", header)
+            if name == b"ds64":
+                long_length = int.from_bytes(file.read(16)[8:], "little")
+            elif name == b"fmt ":
+                bytes_per_s = int.from_bytes(file.read(12)[8:], "little")
+        stated = long_length if length == 0xFFFFFFFF and long_length else length
+        file.seek(start + min(stated, size - start))
+        follows = file.read(1 << 16)
+    # Other chunks may follow as well, each a name of four letters and a length, or a fill of zeros.
+    names = (re.match(rb"[ -~]{4}(....)", follows[i:], re.DOTALL) for i in (0, 1))
+    is_chunk = any(name and int.from_bytes(name[1], "little") <= size - start - stated for name in names)
+    if is_chunk or not follows.strip(b"\0"):
+        follows = b""
+    unknown, seconds = _is_unknown(stated), (size - start - stated) / max(1, bytes_per_s)
+    if ((stated == 0 or not unknown) and not follows) or (not unknown and seconds < 0.1):
+        return {}, 0
+    return {0: b"RIFF", start - 4: b"\xff" * 4}, 0 if unknown else seconds
+
+
+class _Reader:
+    """An open sound file, read from front to end.
+
+    `rate` is in Hz, `n_samples` what the file states or None, `subtype` libsndfile's name of the sample format, `tags`
+    a dict, `bext` the broadcast chunk of a WAV file or None, and `note` what to warn of or "".
+    """
+
+    bext, note, length = None, "", 0  # samples that were read
+
+    def chunks(self, size):
+        """Yield float32 `(channels, size)`, the last one shorter."""
+        while (chunk := self.read(size)).size:
+            yield chunk
+            if chunk.shape[-1] < size:  # of a damaged file more might follow, but not at its time
+                return
+
+    def skip(self, n):
+        """Go on `n` samples further."""
+        while n > 0 and (skipped := self.read(min(n, 60 * self.rate)).shape[-1]):
+            n -= skipped
+
+
+GET_BROADCAST_INFO, SET_BROADCAST_INFO = 0x10F0, 0x10F1  # commands of libsndfile that soundfile does not offer
+
+
+def _encoded(path):
+    """A path for libsndfile: soundfile can't encode names that are not UTF-8."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
+
+
+class _Sndfile(_Reader):
+    """A sound file, read by libsndfile; `raw` is (sample format, rate) of a file without a header, of one channel."""
+
+    def __init__(self, path, raw=None):
+        patches, seconds = ({}, 0) if raw else _hidden_in_wav(path)
+        self.source = _Mended(path, patches) if patches else _encoded(path)
+        layout = (raw[1], 1, raw[0], "LITTLE", "RAW") if raw else ()
+        with _libraries_silent():  # the MP3 decoder comments on damaged files
+            self.file = sf.SoundFile(self.source, "r", *layout)
+        self.rate, self.channels, self.subtype = self.file.samplerate, self.file.channels, self.file.subtype
+        self.n_samples, self.tags = self.file.frames, self.file.copy_metadata()
+        bext = sf._ffi.new("char[]", 1 << 14)  # with a coding history of up to 15 kB
+        if sf._snd.sf_command(self.file._file, GET_BROADCAST_INFO, bext, len(bext)):
+            self.bext = bext
+        if seconds:
+            self.note = f"{path}: {seconds:.1f} s of sound follow the end that its header states, and are read too"
+
+    def skip(self, n):
+        if self.file.seekable():
+            self.file.seek(min(n, self.n_samples))
+        else:  # GSM 6.10 is not
+            super().skip(n)
+
+    def read(self, n):
+        """The next `n` samples, or all if it is -1; fewer at the end: float32 `(channels, samples)`."""
+        try:
+            samples = self.file.read(self.n_samples if n < 0 else n, dtype="float32", always_2d=True).T
+        except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
+            raise ValueError(f"it is damaged ({error}): copy or record it again") from None
+        self.length += samples.shape[-1]
+        return samples
+
+    def is_cut(self):
+        """Whether the file, read to its end, held fewer samples than it states."""
+        log = self.file.extra_info  # nothing else tells
+        sizes = re.findall(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", log)
+        shorter = any(int(found) < int(stated) and not _is_unknown(int(stated)) for stated, found in sizes)
+        return shorter or self.length < self.n_samples or "lacks an end" in log
+
+    def close(self):
+        self.file.close()
+        if isinstance(self.source, _Mended):
+            self.source.close()
+
+
+class _Decoded(_Reader):
+    """A sound file, read by FFmpeg."""
+
+    def __init__(self, path):
+        import av  # it loads the libraries of FFmpeg, which few files need
+
+        ending = path.suffix.lower()
+        self.error, self.path = av.FFmpegError, path
+        self.damaged, self.longest, self.rate, self.channels = False, 0, None, None
+        av.logging.set_level(av.logging.WARNING)
+        try:
+            with av.logging.Capture() as log:
+                self.container = av.open(
+                    f"file:{path}",
+                    format=ending[1:] if ending in (".g722", ".g729") else None,  # they have no header that tells
+                    options={"protocol_whitelist": "file"},  # a playlist may name addresses
+                    metadata_errors="replace",
+                )
+                self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
+                self.duration = self._stated([text for _, _, text in log])
+                self.pieces = self._pieces()
+                self.rest = next(self.pieces, None)
+            if self.rest is None:
+                raise ValueError("no sound in it can be decoded")
+        except av.FFmpegError as error:
+            raise ValueError(error.strerror) from None
+        finally:
+            av.logging.set_level(None)
+        self.tags = {key.lower(): text for key, text in (self.stream.metadata | self.container.metadata).items()}
+
+    @property
+    def n_samples(self):
+        return self.duration and round(self.duration * self.rate)
+
+    def _stated(self, log):
+        """The duration in seconds that the container states, or None where FFmpeg estimated it."""
+        if self.stream is None or any("Estimating duration" in text for text in log):
+            return None
+        if self.container.format.name == "mp3":  # only this frame tells it
+            with self.path.open("rb") as file:
+                if not re.search(rb"Xing|Info|VBRI", file.read(1 << 16)):
+                    return None
+        if self.stream.duration:
+            return self.stream.duration * self.stream.time_base
+        return self.container.duration and self.container.duration / 1_000_000
+
+    def _frames(self):
+        """Yield what the decoder makes, (channels, samples) in any format; frames that are damaged are left out."""
+        packet, packets = None, self.container.demux(self.stream) if self.stream else iter(())
+        while True:
+            try:
+                packet = next(packets, None)
+                frames = packet.decode() if packet else []
+                # The last packet, which is empty, asks only for what the decoder still holds.
+                self.damaged &= packet is None or packet.size == 0
+            except self.error:
+                frames, self.damaged = [], True
+            if packet is None:
+                return
+            for frame in frames:
+                layout = frame.sample_rate, frame.layout.nb_channels
+                if self.rate is None:
+                    self.rate, self.channels = layout
+                    self.subtype = "PCM_24" if frame.format.name.startswith("s32") else "PCM_16"
+                if layout != (self.rate, self.channels):
+                    raise ValueError("its rate or its channels change on the way: split it where they do")
+                samples = frame.to_ndarray()
+                yield samples if frame.format.is_planar else samples.reshape(-1, self.channels).T
+
+    def _opus_delay(self, first, size):
+        """How much of the delay of Opus is left in a first frame, of `first` samples, where all others have `size`.
+
+        FFmpeg takes its length, which is told at 48 kHz, for one at the rate before encoding.
+        """
+        delay = int.from_bytes((self.stream.codec_context.extradata or b"")[10:12], "little")
+        return delay - (size - first) if 0 < size - first < delay < size else 0
+
+    def _pieces(self):
+        """Yield float32 `(channels, samples)`, without the padding of the last frame."""
+        length = 0
+        for frame, following in itertools.pairwise(itertools.chain(self._frames(), [None])):
+            if length == 0 and following is not None and self.stream.codec_context.name in ("opus", "libopus"):
+                frame = frame[:, self._opus_delay(frame.shape[-1], following.shape[-1]) :]
+            self.longest, length = max(self.longest, frame.shape[-1]), length + frame.shape[-1]
+            padding = length - (self.n_samples or length) if following is None else 0
+            yield to_float(frame[:, : -padding or None] if 0 <= padding < frame.shape[-1] else frame)
+
+    def read(self, n):
+        """The next `n` samples, or all if it is -1; fewer at the end: float32 `(channels, samples)`."""
+        pieces, length = [self.rest], self.rest.shape[-1]
+        while (length < n or n < 0) and (piece := next(self.pieces, None)) is not None:
+            pieces.append(piece)
+            length += piece.shape[-1]
+        signal = np.concatenate(pieces, axis=-1)
+        n = length if n < 0 else min(n, length)
+        self.rest, self.length = signal[:, n:], self.length + n
+        return signal[:, :n]
+
+    def is_cut(self):
+        """Whether the file, read to its end, ends within a frame, or more than a frame earlier than it states."""
+        if self.container.format.name == "ogg":  # its last page says so
+            with self.path.open("rb") as file:
+                file.seek(-min(1 << 16, file.seek(0, os.SEEK_END)), os.SEEK_END)
+                flags = file.read().rpartition(b"OggS")[2][1:2]
+            return self.damaged or flags < b"\4"
+        return self.damaged or self.length + self.longest < (self.n_samples or 0)
+
+    def close(self):
+        self.container.close()
+
+
+def _reader(path):
+    """Open a file with a header by libsndfile, or by FFmpeg where libsndfile would not read all of it."""
+    reader = reason = None
+    try:
+        reader = _Sndfile(path)
+        if (
+            reader.file.format == "FLAC" and reader.n_samples
+        ):  # libsndfile refuses one that was cut, but only when it comes to its end
+            reader.file.seek(-1, sf.SEEK_END)
+            reader.read(1)
+            reader.file.seek(0)
+        if "MPEG" not in reader.subtype:  # libsndfile stops where it estimated that they end
+            return reader
+    except (sf.LibsndfileError, TypeError, ValueError) as error:  # soundfile raises TypeError for names such as x.raw
+        reason = getattr(error, "error_string", error)
+    if reader:
+        reader.close()
+    try:
+        return _Decoded(path)
+    except ValueError as error:
+        raise ValueError(reason or error) from None
+
+
+@contextlib.contextmanager
+def open_audio(path, raw=None, rate=None):
+    """Open a sound file for reading; a ValueError says in one sentence why it can't be read and what to do.
+
+    `raw` and `rate` are those of `read_audio`. Yields a `_Reader`.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: check the path")
@@ -267,41 +575,64 @@ def _open_audio(path):
         raise ValueError(f"{path} is not a file: name a sound file")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty: copy or record it again")
-    path.open("rb").close()  # libsndfile does not tell why it may not read a file
+    if raw is not None and raw not in RAW:
+        raise ValueError(f"{raw} is no sample format of files without a header: choose from {', '.join(RAW)}")
+    with path.open("rb") as file:
+        has_header = file.read(4) in (b"RIFF", b"RF64", b"FORM", b".snd", b"fLaC", b"OggS")
+    ending = path.suffix.lower()
     try:
-        with _libraries_silent():  # the MP3 decoder comments on damaged files
-            return sf.SoundFile(path)
-    except (sf.LibsndfileError, TypeError) as error:  # soundfile raises TypeError for names such as x.raw
+        if raw:
+            reader = _Sndfile(path, (RAW[raw], rate or SAMPLE_RATE))
+        elif ending in HEADERLESS and not has_header:
+            subtype, usual_rate = HEADERLESS[ending]
+            reader = _Sndfile(path, (subtype, rate or usual_rate))
+            reader.note = f"files that end in {ending} are read as {subtype} at {reader.rate} Hz, one channel"
+        elif ending in (".raw", ".pcm") and not has_header:
+            raise ValueError(f"it has no header: tell its sample format by --raw {'|'.join(RAW)} and its --rate")
+        else:
+            reader = _reader(path)
+    except (sf.LibsndfileError, ValueError) as error:
         reason = getattr(error, "error_string", error)
-        raise ValueError(
-            f"{path} is not audio that can be read ({reason}): check it, or convert it with"
-            f" ffmpeg -i {shlex.quote(path.name)} {shlex.quote(path.stem + '-converted.wav')}"
-        ) from None
+        raise ValueError(f"{path} is not audio that can be read ({reason}): check it, or record it again") from None
+    with contextlib.closing(reader):
+        yield reader
 
 
-def read_audio(path, offset=0.0, duration=None):
+def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
     """Read a sound file as it is.
 
     Args:
-        path: a file in any format that libsndfile reads (wav, flac, ogg, mp3, aiff, ...).
+        path: a file in any format that libsndfile or FFmpeg reads (wav, flac, ogg, mp3, m4a, amr, wma, ...).
         offset: where to start, in seconds.
         duration: how much to read, in seconds; to the end by default.
+        raw: "ulaw", "alaw", "slin" (16 bits, little-endian) or "vox": the sample format of a file without a header,
+            of one channel; by default its ending tells, as .ul and .gsm do.
+        rate: the rate of such a file in Hz; by default that of its ending, or 8000.
 
     Returns: (signal, rate), float32 `(channels, samples)` in [-1, 1] and the sample rate in Hz.
     Raises: FileNotFoundError, or ValueError for a file that holds no readable audio.
     """
-    with _open_audio(path) as file:
+    with open_audio(path, raw, rate) as audio:
         try:
             if offset:  # some codecs (GSM 6.10) can't seek
-                file.seek(min(round(offset * file.samplerate), file.frames))
-            frames = file.frames if duration is None else round(duration * file.samplerate)
-            with _libraries_silent():
-                signal = file.read(frames, dtype="float32", always_2d=True).T
-        except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
-            raise ValueError(f"{path} is damaged ({error}): copy or record it again") from None
+                audio.skip(round(offset * audio.rate))
+            signal = audio.read(-1 if duration is None else round(duration * audio.rate))
+        except (sf.LibsndfileError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
+    if audio.note:
+        warnings.warn(audio.note, stacklevel=2)
     if signal.size == 0:
         raise ValueError(f"{path} holds no audio at {offset:.2f} s: check that the recording is not empty")
-    return signal, file.samplerate
+    return signal, audio.rate
+
+
+def to_float(samples):
+    """Scale whole numbers of any type to [-1, 1), as float32: by 32768 for int16, around 128 for uint8."""
+    samples = np.asarray(samples)
+    if not np.issubdtype(samples.dtype, np.integer):
+        return samples.astype(np.float32, copy=False)
+    half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+    return ((samples - (half if samples.dtype.kind == "u" else 0)) / half).astype(np.float32)
 
 
 def load_audio(path, offset=0.0, duration=None):
@@ -1272,7 +1603,9 @@ def _in_steps(chunks, step):
 
 
 def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
-    """Yield a recording, enhanced, piece by piece; no sample waits until more than `step + ahead` have followed it.
+    """Yield a recording piece by piece, as pairs of float32 arrays, noisy and enhanced, joined without a click.
+
+    No sample waits until more than `step + ahead` have followed it.
 
     Args:
         chunks: float32 arrays `(channels, samples)` of any size.
@@ -1302,7 +1635,7 @@ def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
         enhanced = block[:, new] - removed[:, new]
         if not np.isfinite(enhanced).all():
             raise ValueError(f"the level, up to {np.abs(block).max():.0e}, is too high: scale it to [-1, 1]")
-        yield enhanced
+        yield block[:, new], enhanced
         faded = removed[:, until - start : until - start + round(FADE * rate)]
         done = until
         start, before = max(0, done - context) // unit * unit, start
@@ -1310,29 +1643,40 @@ def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
 
 
 def _denoise_blocks(chunks, rate, model, mix):
-    """Yield the enhanced recording piece by piece.
+    """Yield the recording piece by piece, as pairs of float32 arrays: noisy and enhanced.
 
     `chunks()` begins to read it and yields float32 `(channels, samples)`. It is read twice: the network has to know the
     level of the whole.
     """
     _check_mix(mix)
     _check_rate(rate)
-    loudness = Loudness(rate)
+    loudness, length = Loudness(rate), 0
     for chunk in chunks():
         loudness.hear(chunk)
-    if loudness.n_samples == 0:
+        length += chunk.shape[-1]
+    if length == 0:
         raise ValueError("there is no audio in it: check that the recording is not empty")
     if not np.isfinite(loudness.power).all():
         raise ValueError("samples are NaN or infinite: repair the recording first")
+
+    def measured():
+        left = length
+        for chunk in chunks():
+            yield chunk[:, :left]
+            left -= chunk.shape[-1]
+            if left <= 0:  # a recording may have grown since
+                return
+
     context = CONTEXT * rate
-    yield from _joined_blocks(chunks(), rate, model, mix, BLOCK * rate, context, context, loudness.level())
+    yield from _joined_blocks(measured(), rate, model, mix, BLOCK * rate, context, context, loudness.level())
 
 
 def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
     """Remove the noise from a recording: noisy minus the noise that the U-Net predicts.
 
     Args:
-        noisy: float array `(samples,)` or `(channels, samples)` of any length; each channel is denoised by itself.
+        noisy: array `(samples,)` or `(channels, samples)` of any length; each channel is denoised by itself. Whole
+            numbers are scaled by their type (`to_float`): int16, as scipy reads it, is divided by 32768.
         sample_rate: its rate in Hz, an integer. The network hears the band below 4 kHz; what lies above is attenuated
             as it attenuates the band from 3 to 4 kHz (`upper_gain`).
         model: a trained U-Net or its file, by default the shipped one.
@@ -1340,12 +1684,15 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
 
     Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap by
         more than it sees: no join can be heard, and the result is that of the whole at once.
-    Raises ValueError if the array is empty, has more than two axes, or holds NaN, infinity or values near 1e38; if the
-        rate is no integer from 1 kHz to 1 MHz, or `mix` lies outside of 0 to 1.
+    Raises ValueError if the array is empty, has more than two axes, more channels than samples or more than 64, or
+        holds NaN, infinity or values near 1e38; if the rate is no integer from 1 kHz to 1 MHz, or `mix` lies outside
+        of 0 to 1.
     """
-    noisy = np.asarray(noisy, dtype=np.float32)
+    noisy = to_float(noisy)
     if noisy.ndim not in (1, 2) or noisy.size == 0:
         raise ValueError(f"expected an array (samples,) or (channels, samples) that is not empty, got {noisy.shape}")
+    if noisy.ndim == 2 and (len(noisy) > noisy.shape[1] or len(noisy) > 64):
+        raise ValueError(f"an array {noisy.shape} is not (channels, samples), but (samples, channels): transpose it")
     _check_rate(sample_rate)
     channels, size = np.atleast_2d(noisy), BLOCK * int(sample_rate)
 
@@ -1353,7 +1700,7 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
         return (channels[:, i : i + size] for i in range(0, channels.shape[-1], size))
 
     pieces = _denoise_blocks(chunks, int(sample_rate), load_model(model), mix)
-    return np.concatenate(list(pieces), axis=-1).reshape(noisy.shape)
+    return np.concatenate([enhanced for _, enhanced in pieces], axis=-1).reshape(noisy.shape)
 
 
 def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.0):
@@ -1381,7 +1728,7 @@ def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.
         nonlocal shape, fault
         try:
             for chunk in chunks:
-                chunk = np.array(chunk, dtype=np.float32)  # a copy: who sends it may use its memory again
+                chunk = np.array(to_float(chunk))  # a copy: who sends it may use its memory again
                 if chunk.ndim not in (1, 2) or (shape is not None and chunk.shape[:-1] != shape):
                     expected = "one or two axes" if shape is None else f"{(*shape, 'samples')}"
                     raise ValueError(f"a chunk has the shape {chunk.shape}: expected {expected}")
@@ -1396,7 +1743,7 @@ def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.
     step = max(delay // 2, delay - CONTEXT * rate)
     ahead = delay - step
     silent = True
-    for piece in _joined_blocks(received(), rate, load_model(model), mix, step, max(ahead, rate), ahead):
+    for _, piece in _joined_blocks(received(), rate, load_model(model), mix, step, max(ahead, rate), ahead):
         silent = False
         yield piece.reshape(*shape, -1)
     if fault:
@@ -1405,19 +1752,7 @@ def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.
         raise ValueError("there is no audio in it: check that the recording is not empty")
 
 
-def _read_chunks(path, rate):
-    """Yield a sound file in pieces of BLOCK seconds, float32 `(channels, samples)`."""
-    with _open_audio(path) as file:
-        while True:
-            try:
-                with _libraries_silent():
-                    chunk = file.read(BLOCK * rate, dtype="float32", always_2d=True)
-            except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
-                raise ValueError(f"it is damaged ({error}): copy or record it again") from None
-            if len(chunk):
-                yield chunk.T
-            if len(chunk) < BLOCK * rate:  # the end; of a damaged file more might follow, but not at its time
-                return
+WAV_LIMIT = 2**31  # bytes as floats: a plain WAV file ends at 4 GB, and its samples have up to 8 bytes
 
 
 def _target_format(source, target):
@@ -1426,52 +1761,121 @@ def _target_format(source, target):
     if ending not in FORMATS:
         raise ValueError(f"{target} cannot be written: end its name in one of {', '.join(FORMATS)}")
     audio_format, subtype = FORMATS[ending], source.subtype
-    if subtype in CODECS.values() or not sf.check_format(audio_format, subtype):
+    # Blocks of ADPCM would add samples: those of the source may have another size.
+    if subtype in ("IMA_ADPCM", "MS_ADPCM") or not sf.check_format(audio_format, subtype):
         subtype = sf.default_subtype(audio_format)
-    if audio_format == "WAV" and source.frames * source.channels * 8 >= 2**32:
-        audio_format = "RF64"  # a plain WAV file ends at 4 GB
     return audio_format, CODECS.get(ending, subtype)
 
 
-def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0):
+def _check_layout(source, target, audio_format, subtype):
+    """Raise ValueError if the target's format can't hold the rate or the channels of the source."""
+    fits = subtype != "VORBIS" or (source.channels < 256 and source.rate <= 200_000)  # else libvorbis crashes
+    try:
+        if fits:
+            sf.SoundFile(io.BytesIO(), "w", source.rate, source.channels, subtype, format=audio_format).close()
+    except sf.LibsndfileError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{target} can't hold {source.channels} channels at {source.rate} Hz: end its name in .wav")
+
+
+def limited(enhanced, noisy, subtype):
+    """Limit an enhanced signal to [-1, 1] where the noisy one, of the sample format `subtype`, is clipped already.
+
+    Else a few samples would turn a whole call down. The two largest values of u-law and A-law count as full scale; what
+    codecs such as MP3 make of a clipped sample lies beyond 1, and only floats may mean that.
+    """
+    level = np.abs(noisy)
+    clipped = (level > 0.94) & ((level <= 1) | (subtype not in ("FLOAT", "DOUBLE")))
+    return np.where(clipped, np.clip(enhanced, -1, 1), enhanced)
+
+
+def _copy_tags(audio, file):
+    """Give a file to be written what `audio` tells of the recording, as far as the format can hold it."""
+    for name in ("title", "artist", "date", "comment", "album", "genre", "copyright", "tracknumber", "license"):
+        if name in audio.tags:
+            with contextlib.suppress(sf.LibsndfileError):
+                setattr(file, name, audio.tags[name])
+    if audio.bext:
+        sf._snd.sf_command(file._file, SET_BROADCAST_INFO, audio.bext, len(audio.bext))
+
+
+def _check_written(path, length):
+    """Raise OSError if what was written is not on the disk, or does not read back to its end.
+
+    libsndfile does not tell of what fails when it closes a file.
+    """
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    try:
+        with open_audio(path) as audio:
+            complete = sum(chunk.shape[-1] for chunk in audio.chunks(BLOCK * audio.rate)) >= length
+    except ValueError:
+        complete = False
+    if not complete:
+        raise OSError("it does not read back whole")
+
+
+def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None):
     """Denoise a sound file into another: same rate, channels, number of samples and level; the source is not touched.
 
-    The target's format follows its ending; it keeps the source's sample format (PCM_16, ULAW, ...) where it can. It
-    appears when it is whole, with the source's time of change, and can be read by nobody who can't read the source.
-    Where the result would clip it is attenuated, and a warning says by how much. Memory does not grow with the length.
-    `model` and `mix` are those of `denoise`.
+    The target's format follows its ending; it keeps the source's sample format (PCM_16, ULAW, ...) where it can, and
+    its tags. It appears when it is whole, with the source's time of change, and can be read by nobody who can't read
+    the source. Where the result would clip it is attenuated, and a warning says by how much; where the source is at
+    full scale already, it is limited instead. A target of a format that can't be written becomes a `.wav`. Memory does
+    not grow with the length. `model` and `mix` are those of `denoise`, `raw` and `rate` those of `read_audio`.
     Raises: FileNotFoundError, OSError, or ValueError with one sentence that names the file and the remedy.
     """
     from tqdm import tqdm
 
-    source, target = Path(source), Path(target)
+    source, named, target = Path(source), Path(target), target_name(target)
     if target.is_dir():
         raise ValueError(f"{target} is a folder: name a file in it")
-    with _open_audio(source) as file:
-        rate, n_channels, n_samples = file.samplerate, file.channels, file.frames
-        audio_format, subtype = _target_format(file, target)
-        # Only libsndfile's log tells of a cut file.
-        cut = any(sign in file.extra_info for sign in ("(should be", "Exiting parser", "lacks an end"))
+    with open_audio(source, raw, rate) as audio:
+        audio_format, subtype = _target_format(audio, target)
+        _check_layout(audio, target, audio_format, subtype)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target} is the recording itself: name another target")
-    if rate > SAMPLE_RATE:  # one text for all files: Python shows it once
+    if target != named:
+        if target.exists():
+            raise ValueError(f"{named} can't be written, and {target} exists: name that, or another target")
+        warnings.warn(f"{named} can't be written: the result is {target}", stacklevel=2)
+    if audio.note:
+        warnings.warn(audio.note, stacklevel=2)
+    if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
         warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
-    pieces = _denoise_blocks(lambda: _read_chunks(source, rate), rate, load_model(model), mix)
+
+    cut = False
+
+    def chunks():
+        nonlocal cut
+        with open_audio(source, raw, rate) as file:
+            yield from file.chunks(BLOCK * file.rate)
+            cut = file.is_cut()
+
+    pieces = _denoise_blocks(chunks, audio.rate, load_model(model), mix)
+    floats = subtype in ("FLOAT", "DOUBLE")  # they hold what lies beyond 1
     peak, length = 0.0, 0
     try:
         # Whether it clips is known at its end, and it is too large for the memory: it waits in a file without a name.
         with written_whole(target, source) as part, tempfile.TemporaryFile(dir=part.parent) as store:
-            with tqdm(total=round(n_samples / rate), unit="s", leave=False, disable=None) as progress:
-                for piece in pieces:
+            seconds = round((audio.n_samples or 0) / audio.rate)
+            with tqdm(total=seconds, unit="s", leave=False, disable=None) as progress:
+                for noisy, piece in pieces:
+                    piece = piece if floats else limited(piece, noisy, audio.subtype)
                     peak, length = max(peak, np.abs(piece).max()), length + piece.shape[-1]
                     store.write(np.ascontiguousarray(piece.T))
-                    progress.update(round(piece.shape[-1] / rate))
-            clips = peak > 1 and subtype not in ("FLOAT", "DOUBLE")
+                    progress.update(round(piece.shape[-1] / audio.rate))
+            clips = peak > 1.005 and not floats  # from 0.05 dB on
+            if audio_format == "WAV" and store.tell() >= WAV_LIMIT:
+                audio_format = "RF64"
             store.seek(0)
-            with sf.SoundFile(part, "w", rate, n_channels, subtype, format=audio_format) as file:
-                while data := store.read(4 * n_channels * BLOCK * rate):
-                    samples = np.frombuffer(data, np.float32).reshape(-1, n_channels)
+            with sf.SoundFile(_encoded(part), "w", audio.rate, audio.channels, subtype, format=audio_format) as file:
+                _copy_tags(audio, file)
+                while data := store.read(4 * audio.channels * BLOCK * audio.rate):
+                    samples = np.frombuffer(data, np.float32).reshape(-1, audio.channels)
                     file.write(samples / peak if clips else samples)
+            _check_written(part, length)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     except FileNotFoundError:  # it names what has vanished, the source or the target's folder
@@ -1479,8 +1883,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0):
     except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were written
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"{target} could not be written ({reason}): check the disk, or choose another format") from None
-    if cut or length != n_samples:
-        warnings.warn(f"{source} seems to have been cut: it ends after {length / rate:.1f} s", stacklevel=2)
+    if cut:
+        warnings.warn(f"{source} seems to have been cut: it ends after {length / audio.rate:.1f} s", stacklevel=2)
     if clips:
         warnings.warn(f"{target}: attenuated by {20 * np.log10(peak):.1f} dB, else it would clip", stacklevel=2)
 
@@ -1488,11 +1892,22 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0):
 def _sentence(error):
     """What an exception says, in one line."""
     if isinstance(error, OSError) and error.strerror:  # the system's own: without its number
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+        return _escaped(f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror)
+    return _escaped(str(error))
 
 
-def _try_denoise(source, target, model, mix):
+def _escaped(text):
+    """A text as one line that any terminal shows: a newline becomes \\n, a byte of a name that is not UTF-8 \\xe9."""
+    text = os.fsencode(text).decode(errors="backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _layout(path, raw, rate):
+    """Which of `raw` and `rate` hold for a file of a folder, where others may have a header."""
+    return (None, None) if path.suffix.lower() in (*FORMATS, *DECODED) else (raw, rate)
+
+
+def _try_denoise(source, target, model, mix, raw=None, rate=None):
     """Denoise a file; return (error, warning): what went wrong, and what to know, each in one line or empty."""
     from tqdm import tqdm
 
@@ -1500,13 +1915,13 @@ def _try_denoise(source, target, model, mix):
     with warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
         warnings.simplefilter("always", UserWarning)
         try:
-            denoise_file(source, target, model, mix)
+            denoise_file(source, target, model, mix, raw, rate)
         except (OSError, ValueError) as error:
             return _sentence(error), ""
-    return "", "; ".join(str(warning.message) for warning in told if warning.category is UserWarning)
+    return "", _escaped("; ".join(str(warning.message) for warning in told if warning.category is UserWarning))
 
 
-def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False, client=None):
+def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False, client=None, raw=None, rate=None):
     """Denoise every sound file below the folder `source` into the folder `target`, keeping the tree.
 
     Links to folders are followed, each real folder once.
@@ -1520,6 +1935,7 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
         client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
             machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
             By default, files are denoised one after the other.
+        raw, rate: those of `read_audio`, for files whose ending is that of no format with a header.
 
     Returns: a DataFrame with a row per file: path; status, one of "done", "skipped", "failed" and "left out", which is
         what is hidden or no sound file by its ending; error, which says why a file failed, or a folder that may not be
@@ -1531,7 +1947,7 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
 
     _check_mix(mix)
     target = Path(target).resolve()
-    targets, told = _targets(source, target)
+    targets, told = _targets(source, target, raw)
     if not (targets or any(status == "failed" for status, *_ in told.values())):
         raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
     remove_abandoned(target.rglob(PARTS))
@@ -1547,16 +1963,18 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     todo = {path: targets[path] for path in sorted(targets) if path not in told}
     model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
     if client is None:
-        results = ((path, _try_denoise(path, todo[path], load_model(model), mix)) for path in todo)
+        results = (
+            (path, _try_denoise(path, todo[path], load_model(model), mix, *_layout(path, raw, rate))) for path in todo
+        )
     else:
-        results = _denoise_on(client, todo, model, mix)
+        results = _denoise_on(client, todo, model, mix, raw, rate)
     for path, (error, warning) in tqdm(results, total=len(todo), unit="file", disable=None):
         told[path] = ("failed" if error else "done", error, warning)
     rows = [(path, *told[path]) for path in sorted(told)]
     return pd.DataFrame(rows, columns=["path", "status", "error", "warning"])
 
 
-def _targets(source, target):
+def _targets(source, target, raw):
     """The results' paths by those of the sound files, and (status, error, warning) by the paths of all that is none."""
     if isinstance(source, str | Path):
         places = {Path(source).resolve(): target}
@@ -1567,14 +1985,15 @@ def _targets(source, target):
     targets, told = {}, {}
     for path, place in places.items():
         if not path.is_dir():
-            targets[path] = place
+            targets[path] = target_name(place)
             continue
         if path.is_relative_to(target) or target.is_relative_to(path):
             raise ValueError(f"one of {path} and {target} lies in the other: name a target folder elsewhere")
         files, unread = _files_below(path, target)
         told |= {Path(error.filename): ("failed", _sentence(error), "") for error in unread}
-        told |= {file: ("left out", "", "") for file in files if not _is_sound(file)}
-        targets |= {file: place / file.relative_to(path) for file in files if _is_sound(file)}
+        told |= {file: ("left out", "", "") for file in files if not _is_sound(file, raw)}
+        sounds = (file for file in files if _is_sound(file, raw))
+        targets |= {file: target_name(place / file.relative_to(path)) for file in sounds}
     return targets, told
 
 
@@ -1595,8 +2014,8 @@ def _files_below(root, target):
     return found, unread
 
 
-def _is_sound(path):
-    return path.suffix.lower() in (*FORMATS, *CONVERTIBLE) and not path.name.startswith(".")
+def _is_sound(path, raw):
+    return is_recording(path, raw) and not path.name.startswith(".")
 
 
 def _is_done(source, target):
@@ -1606,12 +2025,13 @@ def _is_done(source, target):
     return source.stat().st_mtime_ns <= target.stat().st_mtime_ns
 
 
-def _denoise_on(client, targets, model, mix):
+def _denoise_on(client, targets, model, mix, raw, rate):
     """Yield (path, (error, warning)) for each file, in the order in which the workers of a cluster get them done."""
     from distributed import as_completed
 
     futures = {
-        client.submit(_try_denoise, path, target, model, mix, pure=False): path for path, target in targets.items()
+        client.submit(_try_denoise, path, target, model, mix, *_layout(path, raw, rate), pure=False): path
+        for path, target in targets.items()
     }
     for future in as_completed(futures):
         # A worker that dies is replaced, and its files are done again; one that kills several workers is given up.
@@ -1992,6 +2412,8 @@ def _parser():
     command.add_argument("target", type=_path, help="file, or folder, to write to")
     command.add_argument("--model", **shipped)
     command.add_argument("--mix", type=float, default=1.0, help="share of the noise to remove, 0 to 1 (default: 1)")
+    command.add_argument("--raw", choices=RAW, help="sample format of files without a header, of one channel")
+    command.add_argument("--rate", type=int, help="their rate in Hz (default: that of their ending, else 8000)")
     command.add_argument("--overwrite", action="store_true", help="of a folder, denoise again what is done already")
     command.add_argument("--processes", type=int, default=1, help="of a folder, how many files at once (default: 1)")
     command.add_argument("--scheduler", help="address of a Dask cluster to denoise a folder on, as tcp://host:8786")
@@ -2043,7 +2465,7 @@ def _run_denoise(sources, target, processes, scheduler, **options):
     first, *others = sources
     if not (others or first.is_dir() or target.is_dir()):
         remove_abandoned(target.parent.glob(PARTS))
-        denoise_file(first, target, options["model"], options["mix"])
+        denoise_file(first, target, **{name: options[name] for name in ("model", "mix", "raw", "rate")})
         return 0
     source = first if first.is_dir() and not others else sources
     if scheduler or processes > 1:
@@ -2057,7 +2479,7 @@ def _run_denoise(sources, target, processes, scheduler, **options):
     else:
         table = denoise_folder(source, target, **options)
     for kind in ("warning", "error"):
-        for text in table[kind][table[kind] != ""].unique():
+        for text in dict.fromkeys(table[kind][table[kind] != ""]):
             print(f"{kind}: {text}", file=sys.stderr)
     print(", ".join(f"{(table['status'] == status).sum()} {status}" for status in ("done", "skipped", "failed")))
     left_out = table[table["status"] == "left out"]["path"]
@@ -2120,7 +2542,7 @@ def main(arguments=None):
     for number in (signals.SIGINT, signals.SIGTERM):
         signals.signal(number, stop)
     options = vars(_parser().parse_args(arguments))
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {_escaped(str(message))}\n"
     try:
         return _run(options.pop("command"), options)
     except BaseException as error:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 import warnings
 from pathlib import Path
 from signal import SIGKILL
@@ -44,7 +43,10 @@ def shipped():
 
 def channels_and_samples(max_samples):
     """Shapes `(samples,)` and `(channels, samples)`."""
-    return st.tuples(st.sampled_from([(), (1,), (2,), (8,)]), st.integers(1, max_samples)).map(lambda s: (*s[0], s[1]))
+    shapes = st.tuples(st.sampled_from([(), (1,), (2,), (8,)]), st.integers(1, max_samples)).map(
+        lambda s: (*s[0], s[1])
+    )
+    return shapes.filter(lambda shape: shape[0] <= shape[-1])
 
 
 RATES = st.integers(4000, 192000)
@@ -291,30 +293,15 @@ def test_denoise_file_converts(tmp_path, ending, subtype, rate, new_ending):
 
 
 @pytest.mark.parametrize("ending", [".m4a", ".aac", ".amr"])
-def test_denoise_file_tells_how_to_convert(tmp_path, ending):
-    source = tmp_path / f"my call{ending}"
-    source.write_bytes({".amr": b"#!AMR\n", ".aac": b"\xff\xf1"}.get(ending, b"\0\0\0\x20ftypM4A ") + bytes(1000))
-    command = rf"my call\{ending}.*ffmpeg -i 'my call\{ending}' 'my call-converted\.wav'"
-    with pytest.raises(ValueError, match=command):
+def test_damaged_file_of_a_phone_is_named(tmp_path, ending):
+    source = tmp_path / "in" / f"my call{ending}"
+    write(tmp_path / "in/a.wav")
+    source.write_bytes({".amr": b"#!AMR\n", ".aac": b"\xff\xf1"}.get(ending, b"\0\0\0\x20ftypM4A ") + b"\xff" * 1000)
+    with pytest.raises(ValueError, match=rf"my call\{ending} is not audio that can be read"):
         helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
-    write(tmp_path / "a.wav")
-    table = helpers.denoise_folder(tmp_path, tmp_path.with_name("out" + ending), HEARS_NO_NOISE)
+    table = helpers.denoise_folder(tmp_path / "in", tmp_path / "out", HEARS_NO_NOISE)
     assert table["status"].to_list() == ["done", "failed"]
-    assert "ffmpeg -i 'my call" in table["error"][1] and "\n" not in table["error"][1]
-
-
-def test_denoise_file_cannot_write_this_rate(tmp_path):
-    source = write_format(tmp_path / "a.wav", "PCM_16", 22050)
-    with pytest.raises(OSError, match=r"b\.opus could not be written"):
-        helpers.denoise_file(source, tmp_path / "b.opus", HEARS_NO_NOISE)
-    assert list(contents(tmp_path)) == ["a.wav"]
-
-
-@pytest.mark.parametrize(("minutes", "audio_format"), [(60, "WAV"), (60 * 24, "RF64")])
-def test_long_wav_becomes_rf64(tmp_path, minutes, audio_format):
-    source = types.SimpleNamespace(subtype="PCM_24", channels=2, frames=minutes * 60 * 8000)  # 4.1 GB in 24 hours
-    assert helpers._target_format(source, tmp_path / "b.wav") == (audio_format, "PCM_24")
-    assert helpers._target_format(source, tmp_path / "b.flac") == ("FLAC", "PCM_24")
+    assert "my call" in table["error"][1] and "\n" not in table["error"][1]
 
 
 def test_denoise_file_writes_rf64(tmp_path, monkeypatch):
@@ -336,7 +323,7 @@ def test_denoise_file_refuses_its_source_as_target(tmp_path):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["b.xyz", "b", ".wav", "b.m4a"])
+@pytest.mark.parametrize("name", ["b.xyz", "b", ".wav"])
 def test_denoise_file_refuses_unknown_endings(tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name} cannot be written.*\.flac"):
         helpers.denoise_file(write(tmp_path / "a.wav"), tmp_path / name, HEARS_NO_NOISE)

@@ -174,7 +174,9 @@ def test_blends_of_talkers():
 
 
 def test_blended_speech_of_one_speaker(corpus):
-    source = helpers.BlendedSpeech(helpers.list_speech(corpus).iloc[:1], helpers.list_noise(corpus), batch_size=3, n_frames=16)
+    source = helpers.BlendedSpeech(
+        helpers.list_speech(corpus).iloc[:1], helpers.list_noise(corpus), batch_size=3, n_frames=16
+    )
     assert all(np.isfinite(source[i][0]).all() for i in range(20))
 
 

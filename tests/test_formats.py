@@ -1,0 +1,511 @@
+"""What phones, exchanges and recorders write: read to its end, and written whole."""
+
+import fractions
+import io
+import os
+import struct
+import subprocess
+import sys
+import warnings
+
+import av
+import numpy as np
+import pytest
+import soundfile as sf
+
+import helpers
+
+RATE = 8000
+
+
+class HearsNoNoise:
+    def predict_on_batch(self, inputs):
+        return 0 * inputs
+
+
+MODEL = HearsNoNoise()
+
+
+def speech_like(seconds=2.0, rate=RATE):
+    """A tone in noise, float64 `(samples,)`, whose samples are whole 16-bit numbers."""
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(0).standard_normal(len(time))
+    return np.round(32768 * (0.3 * np.sin(2 * np.pi * 440 * time) + 0.02 * noise)) / 32768
+
+
+def write(path, signal=None, rate=RATE, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(
+        os.fsencode(path) if os.name != "nt" else path, speech_like() if signal is None else signal, rate, **options
+    )
+    return path
+
+
+def encode(path, codec, signal=None, rate=RATE, tags=()):
+    """Write a file by FFmpeg, as phones do."""
+    signal = speech_like(rate=rate) if signal is None else signal
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        container.metadata.update(tags)
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        if codec == "wmav2":
+            stream.bit_rate = 32000
+        samples = np.round(32767 * signal).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, fractions.Fraction(1, rate)
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    return path
+
+
+def denoised(source, target, **options):
+    """Denoise by a model that changes nothing: (samples, texts of the warnings)."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        helpers.denoise_file(source, target, MODEL, **options)
+    signal, rate = helpers.read_audio(helpers.target_name(target))
+    with helpers.open_audio(source, **options) as audio:
+        assert rate == audio.rate
+    texts = [str(warning.message) for warning in told if warning.category is UserWarning]
+    return signal[0], [text for text in texts if "above 4 kHz" not in text]
+
+
+def si_sdr(expected, signal):
+    n = min(len(expected), len(signal))
+    return helpers.si_sdr(expected[:n], signal[:n])
+
+
+# Read to the end
+
+
+def wav(stated, samples, tail=b"", magic=b"RIFF", extra=b""):
+    """A WAV file of 16 bits whose header states `stated` bytes of sound."""
+    head = magic + struct.pack("<I", 0xFFFFFFFF) + b"WAVE" + extra
+    head += b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, RATE, 2 * RATE, 2, 16)
+    return head + b"data" + struct.pack("<I", stated) + (32768 * samples).astype("<i2").tobytes() + tail
+
+
+UNKNOWN = [0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF - 36]
+
+
+@pytest.mark.parametrize("stated", UNKNOWN)
+def test_wav_of_unknown_length(tmp_path, stated):
+    (tmp_path / "a.wav").write_bytes(wav(stated, speech_like()))
+    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    assert np.array_equal(signal, speech_like()) and told == []
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (2**64 - 1, 2**64 - 1)])
+def test_rf64_of_unknown_length(tmp_path, sizes):
+    ds64 = b"ds64" + struct.pack("<IQQQI", 28, *sizes, 0, 0)
+    (tmp_path / "a.rf64").write_bytes(wav(0xFFFFFFFF, speech_like(), magic=b"RF64", extra=ds64))
+    signal, told = denoised(tmp_path / "a.rf64", tmp_path / "b.rf64")
+    assert np.array_equal(signal, speech_like()) and told == []
+
+
+def test_sound_behind_the_stated_end_is_read_and_told(tmp_path):
+    (tmp_path / "a.wav").write_bytes(wav(RATE * 2, speech_like(3)))
+    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    assert np.array_equal(signal, speech_like(3))
+    assert len(told) == 1 and "a.wav: 2.0 s of sound follow" in told[0]
+
+
+@pytest.mark.parametrize("tail", [b"LIST\x04\0\0\0INFO", bytes(5000), b"\0id3 \x08\0\0\0" + bytes(8)])
+def test_what_follows_the_samples_is_no_sound(tmp_path, tail):
+    signal = speech_like()
+    (tmp_path / "a.wav").write_bytes(wav(2 * len(signal), signal, tail))
+    result, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    assert np.array_equal(result, signal) and told == []
+
+
+def test_empty_wav_stays_empty(tmp_path):
+    (tmp_path / "a.wav").write_bytes(wav(0, np.zeros(0), b"LIST\x04\0\0\0INFO"))
+    with pytest.raises(ValueError, match=r"a\.wav: there is no audio"):
+        denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+
+
+def test_aiff_of_unknown_length(tmp_path):
+    content = bytearray(write(tmp_path / "a.aiff").read_bytes())
+    for position, size in ((4, 4), (content.index(b"COMM") + 10, 4), (content.index(b"SSND") + 4, 4)):
+        content[position : position + size] = bytes(size)
+    (tmp_path / "a.aiff").write_bytes(content)
+    signal, told = denoised(tmp_path / "a.aiff", tmp_path / "b.aiff")
+    assert np.array_equal(signal, speech_like()) and told == []
+
+
+def flac_of_unknown_length(path):
+    content = bytearray(write(path, speech_like(20)).read_bytes())
+    content[21] &= 0xF0  # the number of samples has 36 bits
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    return path
+
+
+def test_flac_of_unknown_length(tmp_path):
+    signal, told = denoised(flac_of_unknown_length(tmp_path / "a.flac"), tmp_path / "b.flac")
+    assert np.array_equal(signal, speech_like(20)) and told == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_cut_flac_is_read_as_far_as_it_goes(tmp_path, known):
+    path = write(tmp_path / "a.flac", speech_like(20)) if known else flac_of_unknown_length(tmp_path / "a.flac")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 5])
+    signal, told = denoised(path, tmp_path / "b.flac")
+    assert 5 * RATE < len(signal) < 15 * RATE and np.array_equal(signal, speech_like(20)[: len(signal)])
+    assert len(told) == 1 and "seems to have been cut" in told[0]
+
+
+def mp3_frames(content):
+    """The file without the tags and the frame that state its length, as streams and loggers write it."""
+    start = content.index(b"Xing") if b"Xing" in content else content.index(b"Info")
+    return content[content.index(content[content.rindex(b"\xff", 0, start) :][:2], start) :]
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_mp3_that_does_not_state_its_length_is_read_whole(tmp_path, mode):
+    silent = np.concatenate([np.zeros(20 * RATE), speech_like(20)])  # an estimate by the first frames is far off
+    write(tmp_path / "a.mp3", silent, bitrate_mode=mode, compression_level=0.5)
+    (tmp_path / "b.mp3").write_bytes(mp3_frames((tmp_path / "a.mp3").read_bytes()))
+    signal, told = denoised(tmp_path / "b.mp3", tmp_path / "c.wav")
+    assert len(silent) <= len(signal) < len(silent) + 3 * 1152 and told == []
+
+
+def test_mp3_keeps_its_number_of_samples(tmp_path):
+    write(tmp_path / "a.mp3", speech_like(3.3))
+    signal, told = denoised(tmp_path / "a.mp3", tmp_path / "b.mp3")
+    assert len(signal) == len(speech_like(3.3)) and told == []
+
+
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM"])
+def test_adpcm_keeps_its_number_of_samples(tmp_path, subtype):
+    write(tmp_path / "a.wav", speech_like(7), subtype=subtype)
+    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    assert np.array_equal(signal, sf.read(tmp_path / "a.wav", dtype="float32")[0]) and told == []
+
+
+def test_ima_adpcm_of_other_blocks_keeps_its_number_of_samples(tmp_path):
+    encode(tmp_path / "a.wav", "adpcm_ima_wav", speech_like(3))  # 2041 samples a block; libsndfile's hold 505
+    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    assert len(signal) == sf.info(tmp_path / "a.wav").frames == sf.info(tmp_path / "b.wav").frames and told == []
+
+
+def test_recording_that_grows_is_denoised_as_far_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "a.wav").write_bytes(wav(0, speech_like(20)))
+    monkeypatch.setattr(helpers, "BLOCK", 7)
+
+    class Grows(HearsNoNoise):
+        def predict_on_batch(self, inputs):
+            with (tmp_path / "a.wav").open("ab") as file:
+                file.write(bytes(RATE))
+            return 0 * inputs
+
+    helpers.denoise_file(tmp_path / "a.wav", tmp_path / "b.wav", Grows())
+    assert np.array_equal(sf.read(tmp_path / "b.wav")[0], speech_like(20))
+
+
+# Formats that FFmpeg reads
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "exact"),
+    [
+        ("a.m4a", "aac", 8000, True),
+        ("a.mp4", "aac", 44100, True),
+        ("a.aac", "aac", 16000, False),
+        ("a.amr", "libopencore_amrnb", 8000, False),
+        ("a.3gp", "libopencore_amrnb", 8000, False),
+        ("a.webm", "libopus", 48000, True),
+        ("a.wma", "wmav2", 16000, False),
+        ("a.g722", "g722", 16000, True),
+        ("a.wav", "g726", 8000, True),
+        ("a.mp2", "mp2", 16000, False),
+        ("a.mka", "flac", 8000, True),
+    ],
+)
+def test_formats_of_phones_are_read(tmp_path, name, codec, rate, exact):
+    expected = speech_like(3.3, rate)
+    signal, told = denoised(encode(tmp_path / name, codec, expected, rate), tmp_path / "b.wav")
+    assert told == []
+    assert len(signal) == pytest.approx(len(expected), abs=0 if exact else 4096)
+    if exact and codec not in ("g722", "g726"):  # they delay
+        assert si_sdr(expected, signal) > 5
+
+
+@pytest.mark.parametrize("rate", [8000, 48000])
+def test_delay_of_opus_is_trimmed(tmp_path, rate):
+    signal, _ = denoised(encode(tmp_path / "a.webm", "libopus", speech_like(3.3, rate), rate), tmp_path / "b.wav")
+    assert len(signal) == 3.3 * 48000 and si_sdr(speech_like(3.3, 48000), signal) > 5
+
+
+def test_24_bits_are_kept(tmp_path):
+    signal = np.round(2**23 * 0.3 * np.sin(np.arange(20 * RATE))) / 2**23
+    content = bytearray(write(tmp_path / "a.flac", signal, subtype="PCM_24").read_bytes())
+    content[21] &= 0xF0  # of unknown length
+    content[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(content)
+    helpers.denoise_file(tmp_path / "a.flac", tmp_path / "b.flac", MODEL)
+    assert np.array_equal(sf.read(tmp_path / "b.flac")[0], signal)
+    assert sf.info(tmp_path / "b.flac").subtype == "PCM_24"
+
+
+def test_damaged_frames_are_left_out(tmp_path):
+    source = encode(tmp_path / "a.m4a", "aac", speech_like(10))
+    content = bytearray(source.read_bytes())
+    start = content.index(b"mdat") + 5000
+    content[start : start + 500] = bytes(500)
+    source.write_bytes(content)
+    assert len(denoised(source, tmp_path / "b.wav")[0]) > 8 * RATE
+
+
+def test_av_is_imported_only_when_it_is_needed(tmp_path):
+    write(tmp_path / "a.wav")
+    code = "import sys, helpers; helpers.read_audio(sys.argv[1]); assert 'av' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.wav")], check=True, cwd=helpers.ROOT)
+
+
+def test_playlist_opens_no_other_file(tmp_path):
+    write(tmp_path / "secret.wav")
+    (tmp_path / "a.m4a").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/secret.wav\n#EXT-X-ENDLIST\n"
+    )
+    with pytest.raises(ValueError, match=r"a\.m4a is not audio that can be read"):
+        helpers.read_audio(tmp_path / "a.m4a")
+
+
+# Headerless telephony
+
+HEADERLESS = [
+    (".ul", "ULAW"),
+    (".ulaw", "ULAW"),
+    (".mulaw", "ULAW"),
+    (".al", "ALAW"),
+    (".alaw", "ALAW"),
+    (".sln", "PCM_16"),
+    (".sln16", "PCM_16"),
+    (".vox", "VOX_ADPCM"),
+    (".gsm", "GSM610"),
+]
+
+
+def write_raw(path, subtype, rate=RATE):
+    return write(path, speech_like(2, rate), rate, format="RAW", subtype=subtype, endian="LITTLE")
+
+
+@pytest.mark.parametrize(("ending", "subtype"), HEADERLESS)
+def test_headerless_files_are_read_by_their_ending(tmp_path, ending, subtype):
+    rate = 16000 if ending == ".sln16" else RATE
+    source = write_raw(tmp_path / f"a{ending}", subtype, rate)
+    signal, told = denoised(source, tmp_path / "b.wav")
+    assert len(signal) == 2 * rate and si_sdr(speech_like(2, rate), signal) > 10
+    assert [f"end in {ending} are read as {subtype} at {rate} Hz" in text for text in told] == [True]
+    assert sf.info(tmp_path / "b.wav").subtype == ("PCM_16" if subtype == "VOX_ADPCM" else subtype)
+
+
+@pytest.mark.parametrize(("raw", "subtype"), helpers.RAW.items())
+def test_raw_files_are_read_as_told(tmp_path, raw, subtype):
+    source = write_raw(tmp_path / "a.raw", subtype, 6000)
+    with pytest.raises(ValueError, match=r"a\.raw.*--raw ulaw\|alaw\|slin\|vox.*--rate"):
+        helpers.read_audio(source)
+    signal, rate = helpers.read_audio(source, raw=raw, rate=6000)
+    assert rate == 6000 and si_sdr(speech_like(2, 6000), signal[0]) > 10
+    assert helpers.main(["denoise", str(source), str(tmp_path / "b.wav"), "--raw", raw, "--rate", "6000"]) == 0
+    assert (sf.info(tmp_path / "b.wav").samplerate, sf.info(tmp_path / "b.wav").frames) == (6000, 12000)
+
+
+def test_header_counts_more_than_a_headerless_ending(tmp_path):
+    source = write(tmp_path / "a.ul", format="WAV")
+    assert np.array_equal(helpers.read_audio(source)[0][0], speech_like())
+
+
+def test_rate_of_a_headerless_ending_can_be_told(tmp_path):
+    signal, told = denoised(write_raw(tmp_path / "a.vox", "VOX_ADPCM", 6000), tmp_path / "b.wav", rate=6000)
+    assert len(signal) == 12000 and "6000 Hz" in told[0]
+
+
+def test_unknown_raw_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"mp3 is no sample format.*ulaw"):
+        helpers.read_audio(write_raw(tmp_path / "a.raw", "ULAW"), raw="mp3")
+
+
+# Targets
+
+
+def test_folder_of_formats_that_are_not_written(tmp_path):
+    encode(write(tmp_path / "calls/a.wav").with_name("b.m4a"), "aac")
+    write_raw(tmp_path / "calls/c.ULAW", "ULAW")
+    write_raw(tmp_path / "calls/d.raw", "ALAW")
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", MODEL, raw="alaw")
+    assert table["status"].to_list() == ["done"] * 4
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.wav", "b.wav", "c.wav", "d.wav"]
+    assert sf.info(tmp_path / "out/d.wav").subtype == "ALAW"
+    again = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", MODEL, raw="alaw")
+    assert again["status"].to_list() == ["skipped"] * 4
+
+
+def test_target_that_is_not_written_becomes_a_wav(tmp_path):
+    source = write(tmp_path / "a.wav")
+    _, told = denoised(source, tmp_path / "b.m4a")
+    assert [path.name for path in tmp_path.iterdir() if path != source] == ["b.wav"]
+    assert len(told) == 1 and "b.m4a can't be written: the result is" in told[0]
+    with pytest.raises(ValueError, match=r"b\.wav exists"):  # nobody named it
+        denoised(source, tmp_path / "b.m4a")
+    with pytest.raises(ValueError, match="name another target"):
+        denoised(source, tmp_path / "a.m4a")
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "ending"),
+    [
+        (44100, 1, ".opus"),
+        (8000, 9, ".flac"),
+        (96000, 1, ".mp3"),
+        (8000, 3, ".mp3"),
+        (8000, 2, ".wav49"),
+        (500_000, 1, ".ogg"),
+        (8000, 256, ".ogg"),
+    ],
+)
+def test_what_the_target_cannot_hold_is_refused_before_any_work(tmp_path, rate, channels, ending):
+    source = write(tmp_path / "a.wav", np.zeros((300, channels)), rate)
+    with pytest.raises(ValueError, match=rf"b\{ending} can't hold {channels} channels at {rate} Hz"):
+        helpers.denoise_file(source, tmp_path / f"b{ending}", model="no model is needed for that")
+
+
+@pytest.mark.parametrize("ending", [".flac", ".mp3", ".opus", ".ogg", ".wav", ".caf"])
+@pytest.mark.parametrize("loss", [1, 0.5])
+def test_disk_that_fills_when_libsndfile_closes_the_file(tmp_path, monkeypatch, ending, loss):
+    close = helpers.sf.SoundFile.close
+
+    def cut_when_closed(file):
+        name, mode = file.name, file.mode
+        close(file)
+        if mode == "w" and not isinstance(name, io.BytesIO):
+            os.truncate(name, int(os.path.getsize(name) * (1 - loss)))
+
+    source = write(tmp_path / "a.wav", speech_like(5))
+    monkeypatch.setattr(helpers.sf.SoundFile, "close", cut_when_closed)
+    with pytest.raises(OSError, match=rf"b\{ending} could not be written .*: check the disk"):
+        helpers.denoise_file(source, tmp_path / f"b{ending}", MODEL)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+@pytest.mark.parametrize(("limit", "audio_format"), [(2 * RATE * 4, "RF64"), (2 * RATE * 4 + 1, "WAV")])
+def test_wav_that_grows_too_long_becomes_rf64(tmp_path, monkeypatch, limit, audio_format):
+    monkeypatch.setattr(helpers, "WAV_LIMIT", limit)
+    denoised(write(tmp_path / "a.flac"), tmp_path / "b.wav")
+    assert sf.info(tmp_path / "b.wav").format == audio_format
+
+
+TAGS = {"title": "Call 4711", "artist": "Agent Smith", "date": "2024-05-01", "comment": "café"}
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".mp3"])
+def test_tags_are_carried_over(tmp_path, ending):
+    with sf.SoundFile(tmp_path / f"a{ending}", "w", RATE, 1) as file:
+        for name, text in TAGS.items():
+            setattr(file, name, text)
+        file.write(speech_like())
+    denoised(tmp_path / f"a{ending}", tmp_path / f"b{ending}")
+    with sf.SoundFile(tmp_path / f"a{ending}") as before, sf.SoundFile(tmp_path / f"b{ending}") as after:
+        held = before.copy_metadata()
+        assert {name: after.copy_metadata().get(name) for name in TAGS if name in held} == {
+            name: held[name] for name in TAGS if name in held
+        }
+        assert "title" in held
+
+
+def test_tags_of_a_phone_are_carried_over(tmp_path):
+    denoised(encode(tmp_path / "b.m4a", "aac", tags=TAGS), tmp_path / "c.wav")
+    with sf.SoundFile(tmp_path / "c.wav") as file:
+        assert {name: getattr(file, name) for name in TAGS} == TAGS
+
+
+def test_broadcast_chunk_is_carried_over(tmp_path):
+    bext = b"Call to the desk".ljust(256, b"\0") + b"Recorder 7".ljust(32, b"\0") + b"REF1".ljust(32, b"\0")
+    bext += b"2024-05-0112:00:00" + struct.pack("<QH", 123456789, 1) + bytes(64 + 190)
+    chunk = b"bext" + struct.pack("<I", len(bext)) + bext
+    (tmp_path / "a.wav").write_bytes(wav(4 * RATE, speech_like(), extra=chunk))
+    denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    content = (tmp_path / "b.wav").read_bytes()
+    start = content.index(b"bext") + 8
+    assert content[start : start + 346] == bext[:346]
+
+
+# Names and messages
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are Unicode there")
+@pytest.mark.parametrize("ending", [".wav", ".m4a"])
+def test_names_that_are_not_utf8(tmp_path, ending, capsys):
+    name = os.fsdecode(b"caf\xe9")
+    plain = write(tmp_path / "a.wav") if ending == ".wav" else encode(tmp_path / "a.m4a", "aac")
+    (tmp_path / "in").mkdir()
+    plain.rename(tmp_path / "in" / f"{name}{ending}")
+    (tmp_path / "in" / f"bad {name}.wav").write_bytes(b"no sound")
+    denoised(tmp_path / "in" / f"{name}{ending}", tmp_path / f"{name}.flac")
+    assert helpers.main(["denoise", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert (tmp_path / "out" / f"{name}.wav").exists()
+    assert r"bad caf\xe9.wav" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names are not possible there")
+def test_messages_of_two_files_are_never_merged(tmp_path, capsys):
+    for name in ("a  b.wav", "a b.wav", "a\nb.wav"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"no sound")
+    helpers.main(["denoise", str(tmp_path / "in"), str(tmp_path / "out")])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 3 and r"a\nb.wav" in "".join(errors)
+
+
+def test_damaged_wav_gets_no_advice_that_cannot_help(tmp_path):
+    junk = b"JUNK" + struct.pack("<I", 13) + bytes(13)
+    (tmp_path / "a.wav").write_bytes(wav(2 * RATE, speech_like(), extra=junk))
+    with pytest.raises(ValueError, match=r"a\.wav is not audio that can be read") as caught:
+        helpers.read_audio(tmp_path / "a.wav")
+    assert "ffmpeg" not in str(caught.value)
+
+
+# Level
+
+
+@pytest.mark.parametrize("subtype", ["ULAW", "PCM_16"])
+def test_call_that_is_clipped_keeps_its_level(tmp_path, subtype):
+    clipped = np.clip(4 * speech_like(), -1, 1)
+
+    class Overshoots:
+        def predict_on_batch(self, inputs):
+            return -0.06 * inputs
+
+    source = write(tmp_path / "a.wav", clipped, subtype=subtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        helpers.denoise_file(source, tmp_path / "b.wav", Overshoots())
+    expected, result = (sf.read(path)[0] for path in (source, tmp_path / "b.wav"))
+    soft = np.abs(expected) < 0.8
+    assert np.std(result[soft]) == pytest.approx(1.06 * np.std(expected[soft]), rel=0.02)
+
+
+def test_attenuation_of_0_db_is_none(tmp_path):
+    source = write(tmp_path / "a.wav", 1.003 * np.sin(np.arange(RATE)), subtype="FLOAT")
+    assert denoised(source, tmp_path / "b.flac")[1] == []
+
+
+# Arrays
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "uint8"])
+def test_whole_numbers_are_scaled_by_their_type(dtype):
+    sound = speech_like()
+    info = np.iinfo(dtype)
+    half = (info.max - info.min + 1) / 2
+    whole = np.round(sound * half + (half if info.min == 0 else 0)).astype(dtype)
+    enhanced = helpers.denoise(whole, model=MODEL)
+    assert enhanced.dtype == np.float32 and np.abs(enhanced - sound).max() <= 0.51 / half + 1e-6
+
+
+@pytest.mark.parametrize("shape", [(8000, 2), (65, 8000)])
+def test_arrays_of_samples_and_channels_are_refused(shape):
+    with pytest.raises(ValueError, match=rf"\({shape[0]}, {shape[1]}\).*transpose it"):
+        helpers.denoise(np.zeros(shape), model=MODEL)
