@@ -635,6 +635,24 @@ def to_float(samples):
     return ((samples - (half if samples.dtype.kind == "u" else 0)) / half).astype(np.float32)
 
 
+# Sample formats that a stream can have, as each sample is coded by itself, and its bytes.
+STREAMED = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
+
+
+def decode(data, raw="ulaw", channels=1):
+    """Decode bytes, whole samples of a format in STREAMED or RAW: float32 `(channels, samples)` in [-1, 1]."""
+    layout = (SAMPLE_RATE, channels, RAW.get(raw, raw), "LITTLE", "RAW")
+    return sf.SoundFile(io.BytesIO(data), "r", *layout).read(dtype="float32", always_2d=True).T
+
+
+def encode(signal, raw="ulaw"):
+    """The bytes of a signal `(samples,)` or `(channels, samples)`; what exceeds [-1, 1] is clipped. See `decode`."""
+    subtype, coded = RAW.get(raw, raw), io.BytesIO()
+    signal = signal if subtype in ("FLOAT", "DOUBLE") else np.clip(signal, -1, 1)
+    sf.write(coded, signal.T, SAMPLE_RATE, subtype, "LITTLE", "RAW")
+    return coded.getvalue()
+
+
 def load_audio(path, offset=0.0, duration=None):
     """Load a sound file as one channel at 8 kHz: float32 `(samples,)`, the mean of the file's channels.
 
@@ -1456,7 +1474,7 @@ def _minutes_by_source(corpus, files):
 
 BLOCK = 54  # s that are read, denoised and written at a time
 FADE = 0.016  # s in which one block passes into the next
-CONTEXT = 8  # s on each side of a block that are computed and thrown away: most of the network's memory fades in it
+CONTEXT = 4  # s on each side of a block that are computed and thrown away: in them, the network's memory fades
 
 
 class OnnxModel:
@@ -1682,8 +1700,8 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
         model: a trained U-Net or its file, by default the shipped one.
         mix: how much of the predicted noise is removed, from 0 (none) to 1 (all).
 
-    Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap by
-        more than it sees: no join can be heard, and the result is that of the whole at once.
+    Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap:
+        no join can be heard.
     Raises ValueError if the array is empty, has more than two axes, more channels than samples or more than 64, or
         holds NaN, infinity or values near 1e38; if the rate is no integer from 1 kHz to 1 MHz, or `mix` lies outside
         of 0 to 1.
@@ -1750,6 +1768,61 @@ def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.
         raise fault
     if silent:
         raise ValueError("there is no audio in it: check that the recording is not empty")
+
+
+def _wav_header(source):
+    """Read a WAV stream up to its samples: the bytes of its header, and how many bytes of sound follow."""
+    header, name, length = source.read(12), b"", 0
+    if header[:4] not in (b"RIFF", b"RF64") or header[8:] != b"WAVE":
+        raise ValueError("it is no WAV: send one, or tell the sample format of a stream without a header by --raw")
+    while name != b"data":
+        header += source.read(length + length % 2) + (head := source.read(8))
+        if len(head) < 8:
+            raise ValueError("it ends within its header: check what sends it")
+        name, length = struct.unpack("<4sI", head)
+    return header, math.inf if _is_unknown(length) else length
+
+
+def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None):
+    """Denoise a stream of bytes into another as it comes: WAV, also of unknown length, or samples without a header.
+
+    Args:
+        source, target: binary files such as `sys.stdin.buffer`. The WAV that is written is of unknown length.
+        latency, model, mix: those of `denoise_stream`.
+        raw: "ulaw", "alaw" or "slin" for samples without a header, of one channel, in `source` and in `target`.
+        rate: their rate in Hz, by default 8000.
+
+    What exceeds [-1, 1] is clipped. A warning tells if the stream ends within a sample.
+    Raises ValueError as `denoise_stream` does, or for a stream that is not of such a format.
+    """
+    if raw:
+        header, left, rate, channels, subtype = b"", math.inf, rate or SAMPLE_RATE, 1, RAW[raw]
+    else:
+        header, left = _wav_header(source)
+        # The header of the result is that of the source, with the lengths that tell of none.
+        header = b"RIFF\xff\xff\xff\xff" + header[8:-4] + b"\xff\xff\xff\xff"
+        info = sf.info(io.BytesIO(header))
+        rate, channels, subtype = info.samplerate, info.channels, info.subtype
+    if subtype not in STREAMED:
+        raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
+    frame = channels * STREAMED[subtype]
+
+    def chunks():
+        nonlocal left
+        rest = b""
+        while data := source.read1(min(left, 1 << 16)):
+            left -= len(data)
+            data = rest + data
+            whole = len(data) // frame * frame
+            yield decode(data[:whole], subtype, channels)
+            rest = data[whole:]
+        if rest:
+            warnings.warn(f"the stream ends within a sample: its last {len(rest)} bytes are left out", stacklevel=2)
+
+    for piece in denoise_stream(chunks(), rate, latency, model, mix):
+        target.write(header + encode(piece, subtype))
+        target.flush()
+        header = b""
 
 
 WAV_LIMIT = 2**31  # bytes as floats: a plain WAV file ends at 4 GB, and its samples have up to 8 bytes
@@ -2408,12 +2481,13 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shipped = {"type": _path, "default": RUNTIME_MODEL, "help": "a .keras or .onnx file (default: the shipped model)"}
     command = commands.add_parser("denoise", help="remove the noise from sound files, or from all files of a folder")
-    command.add_argument("source", type=_path, nargs="+", help="sound file, or folder of them")
-    command.add_argument("target", type=_path, help="file, or folder, to write to")
+    command.add_argument("source", type=_path, nargs="+", help="sound file, folder of them, or - for standard input")
+    command.add_argument("target", type=_path, help="file, or folder, to write to, or - for standard output")
     command.add_argument("--model", **shipped)
     command.add_argument("--mix", type=float, default=1.0, help="share of the noise to remove, 0 to 1 (default: 1)")
     command.add_argument("--raw", choices=RAW, help="sample format of files without a header, of one channel")
     command.add_argument("--rate", type=int, help="their rate in Hz (default: that of their ending, else 8000)")
+    command.add_argument("--latency", type=float, default=0.5, help="of a stream, s that it lags behind (default: 0.5)")
     command.add_argument("--overwrite", action="store_true", help="of a folder, denoise again what is done already")
     command.add_argument("--processes", type=int, default=1, help="of a folder, how many files at once (default: 1)")
     command.add_argument("--scheduler", help="address of a Dask cluster to denoise a folder on, as tcp://host:8786")
@@ -2460,9 +2534,15 @@ def _run(command, options):
     return 0
 
 
-def _run_denoise(sources, target, processes, scheduler, **options):
-    """Denoise a file, or what a folder and several sources hold; return the exit status."""
+def _run_denoise(sources, target, latency, processes, scheduler, **options):
+    """Denoise a file, a stream, or what a folder and several sources hold; return the exit status."""
     first, *others = sources
+    if Path("-") in (*sources, target):
+        if others or first != target:
+            raise ValueError("- stands for standard input and output: name it for both, and nothing else")
+        streamed = {name: options[name] for name in ("model", "mix", "raw", "rate")}
+        denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, **streamed)
+        return 0
     if not (others or first.is_dir() or target.is_dir()):
         remove_abandoned(target.parent.glob(PARTS))
         denoise_file(first, target, **{name: options[name] for name in ("model", "mix", "raw", "rate")})
@@ -2549,6 +2629,9 @@ def main(arguments=None):
         if stopped_by:  # of which libraries may make another error
             print("error: interrupted: nothing is half written, start it again to go on", file=sys.stderr)
             return 128 + stopped_by[0]
+        if isinstance(error, BrokenPipeError):  # who reads has gone, which is no news to him
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+            return 128 + 13  # SIGPIPE, by which other programs end then
         if not isinstance(error, OSError | ValueError):
             raise
         print("error:", _sentence(error), file=sys.stderr)
