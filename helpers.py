@@ -2540,12 +2540,12 @@ def _run_denoise(sources, target, latency, processes, scheduler, **options):
     if Path("-") in (*sources, target):
         if others or first != target:
             raise ValueError("- stands for standard input and output: name it for both, and nothing else")
-        streamed = {name: options[name] for name in ("model", "mix", "raw", "rate")}
-        denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, **streamed)
+        settings = (options[name] for name in ("model", "mix", "raw", "rate"))
+        denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, *settings)
         return 0
     if not (others or first.is_dir() or target.is_dir()):
         remove_abandoned(target.parent.glob(PARTS))
-        denoise_file(first, target, **{name: options[name] for name in ("model", "mix", "raw", "rate")})
+        denoise_file(first, target, *(options[name] for name in ("model", "mix", "raw", "rate")))
         return 0
     source = first if first.is_dir() and not others else sources
     if scheduler or processes > 1:

@@ -105,21 +105,14 @@ def test_no_click_is_at_a_join():
     assert np.abs(np.diff(enhanced)).max() < 1.5 * np.abs(np.diff(noisy)).max()
 
 
-def test_level_is_that_of_what_was_heard_so_far():
+def test_level_is_that_of_what_was_heard_so_far(monkeypatch):
     levels = []
-
-    class Hears:
-        def predict_on_batch(self, inputs):
-            levels.append(np.sqrt(np.mean(inputs[:, :, -8:] ** 2)))
-            return 0 * inputs
-
-    noisy = noise(2 * 8000)
+    monkeypatch.setattr(helpers, "predict_noise", lambda noisy, level, model: levels.append(level[0]) or 0 * noisy)
+    noisy = noise(16000)
     noisy[8000:] *= 10 ** (30 / 20)
-    streamed(noisy, latency=0.2, model=Hears())
-    assert levels[0] == pytest.approx(levels[8], rel=0.2)  # the network hears the same, whatever the level
-    first_loud = levels[10] / levels[8]  # 0.1 s in 1.1 s are loud
-    assert first_loud == pytest.approx(np.sqrt(11), rel=0.2)
-    assert levels[-2] / levels[8] == pytest.approx(np.sqrt(2), rel=0.2)
+    streamed(noisy, latency=0.2)
+    heard = range(1600, 16001, 800)  # half of the latency is the step, the other half look-ahead
+    assert levels[: len(heard)] == pytest.approx([float(helpers.signal_level(noisy[:n])) for n in heard])
 
 
 def test_ten_hours(monkeypatch):
@@ -161,9 +154,9 @@ def test_stream_of_integers():
     assert np.array_equal(enhanced, samples / np.float32(32768))
 
 
-def breaks():
-    raise ConnectionError("the line is dead")
-    yield
+class Breaks:
+    def __iter__(self):
+        raise ConnectionError("the line is dead")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +166,7 @@ def breaks():
         ([np.zeros((1, 1, 1))], r"a chunk has the shape \(1, 1, 1\)"),
         ([np.float32([0, np.nan])], "NaN or infinite"),
         (["text"], "text"),
-        (breaks(), "the line is dead"),
+        (Breaks(), "the line is dead"),
     ],
 )
 @pytest.mark.parametrize("n_before", [0, 5000])
@@ -243,7 +236,7 @@ def test_wav_stream_keeps_the_format(subtype, shape, rate):
     assert (file.subtype, file.samplerate) == (subtype, rate)
     signal = file.read(shape[-1] + 1, dtype="float32").T
     assert signal.shape == shape
-    assert decibel(signal - noisy / 2, noisy) < -30
+    assert decibel(signal - noisy / 2, noisy) < (-20 if subtype == "PCM_U8" else -30)
 
 
 @pytest.mark.parametrize("stated", [0, 0xFFFFFFFF, 0x7FFFF000])
@@ -304,7 +297,8 @@ def test_media_messages_of_telephone_providers():
     chunks = (helpers.decode(base64.b64decode(message["payload"]), "ulaw") for message in messages)
     pieces = helpers.denoise_stream(chunks, 8000, latency=0.25, model=Fixed(0))
     sent = [{"payload": base64.b64encode(helpers.encode(piece, "ulaw")).decode()} for piece in pieces]
-    assert b"".join(base64.b64decode(message["payload"]) for message in sent) == noisy
+    received = b"".join(base64.b64decode(message["payload"]) for message in sent)
+    assert np.array_equal(helpers.decode(received), helpers.decode(noisy))
 
 
 @pytest.fixture
