@@ -1587,7 +1587,7 @@ def _check_rate(rate):
         raise ValueError(f"a sample rate of {rate} Hz is none that recordings have: repair its header, or resample it")
 
 
-class Loudness:
+class LevelMeter:
     """The level of all that was heard so far, for each channel."""
 
     def __init__(self, rate):
@@ -1632,18 +1632,18 @@ def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
         level: that of the recording `(channels,)`; by default that of what was heard so far.
     """
     unit = rate // math.gcd(rate, SAMPLE_RATE)  # so many samples are a whole number at 8 kHz, too
-    loudness = Loudness(rate)
+    meter = LevelMeter(rate)
     block, start, done, faded = None, 0, 0, None
     for piece in _in_steps(chunks, step):
         block = piece if block is None else np.concatenate([block, piece], axis=-1)
         end = start + block.shape[-1]
         until = end if piece.shape[-1] < step else end - ahead
         if piece.size and level is None:
-            loudness.hear(piece)
+            meter.hear(piece)
         if until <= done:
             continue
         removed = np.float32(mix) * _removed(
-            block, rate, start * SAMPLE_RATE // rate, loudness.level() if level is None else level, model
+            block, rate, start * SAMPLE_RATE // rate, meter.level() if level is None else level, model
         )
         new = slice(done - start, until - start)
         if faded is not None:  # from what the block before made of it, so that no join is heard
@@ -1668,13 +1668,13 @@ def _denoise_blocks(chunks, rate, model, mix):
     """
     _check_mix(mix)
     _check_rate(rate)
-    loudness, length = Loudness(rate), 0
+    meter, length = LevelMeter(rate), 0
     for chunk in chunks():
-        loudness.hear(chunk)
+        meter.hear(chunk)
         length += chunk.shape[-1]
     if length == 0:
         raise ValueError("there is no audio in it: check that the recording is not empty")
-    if not np.isfinite(loudness.power).all():
+    if not np.isfinite(meter.power).all():
         raise ValueError("samples are NaN or infinite: repair the recording first")
 
     def measured():
@@ -1686,7 +1686,7 @@ def _denoise_blocks(chunks, rate, model, mix):
                 return
 
     context = CONTEXT * rate
-    yield from _joined_blocks(measured(), rate, model, mix, BLOCK * rate, context, context, loudness.level())
+    yield from _joined_blocks(measured(), rate, model, mix, BLOCK * rate, context, context, meter.level())
 
 
 def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
@@ -1746,21 +1746,15 @@ def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.
         nonlocal shape, fault
         try:
             for chunk in chunks:
-                chunk = np.array(to_float(chunk))  # a copy: who sends it may use its memory again
-                if chunk.ndim not in (1, 2) or (shape is not None and chunk.shape[:-1] != shape):
-                    expected = "one or two axes" if shape is None else f"{(*shape, 'samples')}"
-                    raise ValueError(f"a chunk has the shape {chunk.shape}: expected {expected}")
-                if not np.isfinite(chunk).all():
-                    raise ValueError("samples are NaN or infinite: repair the recording first")
+                chunk = _checked_chunk(chunk, shape)
                 shape = chunk.shape[:-1]
                 if chunk.size:
                     yield np.atleast_2d(chunk)
-        except Exception as error:
+        except Exception as error:  # raised when what came before has been yielded
             fault = error
 
     step = max(delay // 2, delay - CONTEXT * rate)
-    ahead = delay - step
-    silent = True
+    ahead, silent = delay - step, True
     for _, piece in _joined_blocks(received(), rate, load_model(model), mix, step, max(ahead, rate), ahead):
         silent = False
         yield piece.reshape(*shape, -1)
@@ -1768,6 +1762,18 @@ def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.
         raise fault
     if silent:
         raise ValueError("there is no audio in it: check that the recording is not empty")
+
+
+def _checked_chunk(chunk, shape):
+    """A copy of a chunk as float32; raise ValueError if it can't follow those of `shape` (without samples) or None."""
+    chunk = np.array(to_float(chunk))  # who sends it may use its memory again
+    if shape is not None and chunk.shape[:-1] != shape:
+        raise ValueError(f"a chunk has the shape {chunk.shape}: expected {(*shape, 'samples')}, as before")
+    if chunk.ndim not in (1, 2) or (chunk.ndim == 2 and len(chunk) > 64):
+        raise ValueError(f"a chunk has the shape {chunk.shape}: expected (samples,) or (channels, samples)")
+    if not np.isfinite(chunk).all():
+        raise ValueError("samples are NaN or infinite: repair the recording first")
+    return chunk
 
 
 def _wav_header(source):
@@ -2541,7 +2547,11 @@ def _run_denoise(sources, target, latency, processes, scheduler, **options):
         if others or first != target:
             raise ValueError("- stands for standard input and output: name it for both, and nothing else")
         settings = (options[name] for name in ("model", "mix", "raw", "rate"))
-        denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, *settings)
+        try:
+            denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, *settings)
+        except BrokenPipeError:  # who reads has gone, which is no news to him
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+            return 128 + 13  # SIGPIPE, by which other programs end then
         return 0
     if not (others or first.is_dir() or target.is_dir()):
         remove_abandoned(target.parent.glob(PARTS))
@@ -2629,9 +2639,6 @@ def main(arguments=None):
         if stopped_by:  # of which libraries may make another error
             print("error: interrupted: nothing is half written, start it again to go on", file=sys.stderr)
             return 128 + stopped_by[0]
-        if isinstance(error, BrokenPipeError):  # who reads has gone, which is no news to him
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
-            return 128 + 13  # SIGPIPE, by which other programs end then
         if not isinstance(error, OSError | ValueError):
             raise
         print("error:", _sentence(error), file=sys.stderr)

@@ -163,9 +163,11 @@ class Breaks:
     ("bad", "message"),
     [
         ([np.zeros((2, 100))], r"a chunk has the shape \(2, 100\): expected \('samples',\)"),
+        ([np.float32(0)], r"a chunk has the shape \(\)"),
+        ([np.zeros((160, 2))], r"a chunk has the shape \(160, 2\): expected"),
         ([np.zeros((1, 1, 1))], r"a chunk has the shape \(1, 1, 1\)"),
         ([np.float32([0, np.nan])], "NaN or infinite"),
-        (["text"], "text"),
+        (["text"], "could not convert string"),
         (Breaks(), "the line is dead"),
     ],
 )
