@@ -1633,7 +1633,7 @@ def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
     """
     unit = rate // math.gcd(rate, SAMPLE_RATE)  # so many samples are a whole number at 8 kHz, too
     meter = LevelMeter(rate)
-    block, start, done, faded = None, 0, 0, None
+    block, start, done, tail = None, 0, 0, None
     for piece in _in_steps(chunks, step):
         block = piece if block is None else np.concatenate([block, piece], axis=-1)
         end = start + block.shape[-1]
@@ -1646,15 +1646,15 @@ def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
             block, rate, start * SAMPLE_RATE // rate, meter.level() if level is None else level, model
         )
         new = slice(done - start, until - start)
-        if faded is not None:  # from what the block before made of it, so that no join is heard
-            n = min(faded.shape[-1], until - done)
-            weight = np.linspace(0, 1, n, endpoint=False, dtype=np.float32)
-            removed[:, new][:, :n] = weight * removed[:, new][:, :n] + (1 - weight) * faded[:, :n]
+        if tail is not None:  # what the block before made of the first samples passes into what this one does
+            n = min(tail.shape[-1], until - done)
+            join = slice(done - start, done - start + n)
+            removed[:, join] += np.linspace(1, 0, n, dtype=np.float32) * (tail[:, :n] - removed[:, join])
         enhanced = block[:, new] - removed[:, new]
         if not np.isfinite(enhanced).all():
             raise ValueError(f"the level, up to {np.abs(block).max():.0e}, is too high: scale it to [-1, 1]")
         yield block[:, new], enhanced
-        faded = removed[:, until - start : until - start + round(FADE * rate)]
+        tail = removed[:, until - start : until - start + round(FADE * rate)]
         done = until
         start, before = max(0, done - context) // unit * unit, start
         block = block[:, start - before :]
