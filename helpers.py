@@ -121,6 +121,11 @@ def _split(number):
     return {0: "test", 1: "validation"}.get(number % 10, "train")
 
 
+def _sounds(folder):
+    """The sound files below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
+
+
 def _with_durations(table):
     """Add the column `duration` in seconds; name in a warning, and leave out, what cannot be read or is too short."""
     durations, left_out = [], []
@@ -139,10 +144,12 @@ def _with_durations(table):
 
 
 def list_speech(corpus=None):
-    """List the speech files of a corpus, in LibriSpeech's layout `LibriSpeech/<subset>/<speaker>/<chapter>/*.flac`.
+    """List the speech files of a corpus: LibriSpeech in its own layout, and other voices as extra speech.
 
-    Returns a DataFrame with the columns path, subset, speaker, chapter, utterance, split and duration (seconds). The
-    split is by speaker: numbers divisible by 10 are for testing, numbers that end in 1 for validation.
+    LibriSpeech is `LibriSpeech/<subset>/<speaker>/<chapter>/*.flac`, extra speech `speech/<subset>/<speaker>/*` in any
+    sound format. Returns a DataFrame with the columns path, subset, speaker, chapter, utterance, split and duration
+    (seconds). The split is by speaker: numbers divisible by 10 are for testing, numbers that end in 1 for validation.
+    Extra speech has "<subset>/<speaker>" as speaker, chapter 0, and is for training.
     Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
     Raises FileNotFoundError if the corpus holds no speech.
     """
@@ -151,6 +158,9 @@ def list_speech(corpus=None):
     for path in sorted(corpus.glob("LibriSpeech/*/*/*/*.flac")):
         subset, speaker, chapter = path.parts[-4:-1]
         rows.append((path, subset, int(speaker), int(chapter), path.stem, _split(int(speaker))))
+    for path in _sounds(corpus / "speech"):
+        subset, speaker, *_ = path.relative_to(corpus / "speech").parts
+        rows.append((path, subset, f"{subset}/{speaker}", 0, path.stem, "train"))
     if not rows:
         raise FileNotFoundError(
             f"no speech in {corpus}: it should hold LibriSpeech/<subset>/<speaker>/<chapter>/*.flac"
@@ -163,22 +173,31 @@ def list_noise(corpus=None):
 
     Returns a DataFrame with the columns path, category, fold, split and duration (seconds). The split is by ESC-50's
     folds: 1 is for testing, 2 for validation. Extra noise has its folder's name as category, fold 0, and is for
-    training. Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
+    training; `speech/` and `rir/` are no noise. Files that are unreadable or shorter than MIN_DURATION are left out,
+    with a warning that names them.
     Raises FileNotFoundError if the corpus holds no noise.
     """
     corpus = find_corpus() if corpus is None else Path(corpus)
-    rows = []
+    rows, held_out = [], set()
     for meta in sorted(corpus.glob("ESC-50*/meta/esc50.csv")):
         for clip in pd.read_csv(meta).sort_values("filename").itertuples():
             split = {1: "test", 2: "validation"}.get(clip.fold, "train")
             rows.append((meta.parents[1] / "audio" / clip.filename, clip.category, clip.fold, split))
+            if split == "test":
+                held_out.add(clip.filename.split("-")[1])
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
-        if folder.is_dir() and folder.name != "LibriSpeech" and not folder.name.startswith("ESC-50"):
-            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
+        if folder.name not in ("LibriSpeech", "speech", "rir") and not folder.name.startswith("ESC-50"):
+            # UrbanSound8K comes from Freesound as ESC-50 does: no recording may be in both training and testing.
+            files = (path for path in _sounds(folder) if path.name.partition("-")[0] not in held_out)
             rows.extend((path, folder.name, 0, "train") for path in files)
     if not rows:
         raise FileNotFoundError(f"no noise in {corpus}: it should hold ESC-50/audio/*.wav and ESC-50/meta/esc50.csv")
     return _with_durations(pd.DataFrame(rows, columns=["path", "category", "fold", "split"]))
+
+
+def list_rooms(corpus=None):
+    """List the room impulse responses of a corpus, the sound files below its folder `rir`; an empty list if none."""
+    return _sounds((find_corpus() if corpus is None else Path(corpus)) / "rir")
 
 
 @contextlib.contextmanager
@@ -338,6 +357,8 @@ LICENCES = {  # of the data sets that a corpus may hold, by the folder's name, f
     "ESC-50-master": "CC BY-NC 3.0",
     "UrbanSound8K": "CC BY-NC 3.0",
     "ambience": "CC0 or CC BY",
+    "everyday": "CC0, CC BY, CC BY-SA, MIT, Apache 2.0; UrbanSound8K CC BY-NC 3.0",
+    "speech": "CC BY 4.0, CC BY-SA, CC0, Apache 2.0, free; RAVDESS CC BY-NC-SA 4.0",
 }
 
 
@@ -471,11 +492,13 @@ def random_blends(speech_frames, noise_frames, n_samples=N_SAMPLES, snr_db=(-5, 
     return speech, *blend(speech, noise, rng.uniform(*snr_db, size=n_samples))
 
 
-def telephone(signal, law="ULAW", band_hz=(300, 3400)):
-    """Pass a signal `(samples,)` at 8 kHz through a telephone channel: a band-pass filter, then G.711 and back.
+def telephone(signal, codec="ULAW", band_hz=(300, 3400)):
+    """Pass a signal `(samples,)` at 8 kHz through a telephone channel: a band-pass filter, then a codec and back.
 
-    `law` is "ULAW" (North America, Japan) or "ALAW" (elsewhere); `band_hz` are the lowest and highest frequency that
-    pass. The filter has no delay; G.711 clips to [-1, 1] and keeps 8 bits a sample, ITU-T recommendation G.711 (1988).
+    `codec` is "ULAW" (North America, Japan) or "ALAW" (elsewhere), the two laws of ITU-T recommendation G.711 (1988),
+    which keep 8 bits a sample; "GSM610", the first codec of mobile phones; or "OPUS", that of calls over the internet.
+    `band_hz` are the lowest and highest frequency that pass. Neither filter nor codec delays; what exceeds [-1, 1] is
+    clipped.
     """
     from scipy.signal import butter, sosfiltfilt
 
@@ -483,9 +506,22 @@ def telephone(signal, law="ULAW", band_hz=(300, 3400)):
     # Zeros on both sides let the filter ring out, and let it take signals shorter than itself.
     filtered = sosfiltfilt(band, np.pad(signal, SAMPLE_RATE // 10))[SAMPLE_RATE // 10 : -SAMPLE_RATE // 10]
     coded = io.BytesIO()
-    sf.write(coded, filtered, SAMPLE_RATE, format="WAV", subtype=law)
+    sf.write(coded, np.clip(filtered, -1, 1), SAMPLE_RATE, format="OGG" if codec == "OPUS" else "WAV", subtype=codec)
     coded.seek(0)
-    return sf.read(coded, dtype="float32")[0]
+    return fix_length(sf.read(coded, dtype="float32")[0], len(signal))
+
+
+def reverberate(signal, response):
+    """Place a talker in a room: a signal `(samples,)`, convolved with the room's impulse response `(n,)`.
+
+    The response is scaled to energy 1, which keeps the level, and begins at its peak, the direct sound, so that nothing
+    is delayed. Returns float32 `(samples,)`.
+    """
+    from scipy.signal import oaconvolve
+
+    response = response[np.argmax(np.abs(response)) :]
+    response = response / np.sqrt(np.sum(np.square(response, dtype=np.float64)))
+    return oaconvolve(signal, response)[: len(signal)].astype(np.float32)
 
 
 def whisper(signal, rng):
@@ -598,35 +634,71 @@ def _keras():
     return keras
 
 
-FRAME_MULTIPLE = 16  # four halvings of the time axis: the network takes any number of frames that 16 divides
+FRAME_MULTIPLE = 2  # time is halved once: the network takes any even number of frames
 
 
-def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
+@functools.cache
+def _along():
+    """The network's one layer that Keras does not have; a class, made on first use as Keras is imported."""
+    keras = _keras()
+
+    @keras.saving.register_keras_serializable("helpers")
+    class Along(keras.layers.Layer):
+        """Two GRUs that read `(batch, bins, frames, channels)` along one axis, forwards and backwards.
+
+        `axis` is 1, along the bins of each frame, or 2, along the frames of each bin. The result has `2 * units`
+        channels. To the GRU what lies on the other axis are more items of the batch (Luo, 2020).
+        """
+
+        def __init__(self, units, axis, **options):
+            super().__init__(**options)
+            self.units, self.axis = units, axis
+            self.gru = keras.layers.Bidirectional(keras.layers.GRU(units, return_sequences=True))
+
+        def build(self, shape):
+            self.gru.build((None, None, shape[-1]))
+            super().build(shape)
+
+        def compute_output_shape(self, shape):
+            return *shape[:-1], 2 * self.units
+
+        def call(self, x):
+            ops = keras.ops
+            rows = ops.swapaxes(x, 1, 2) if self.axis == 1 else x
+            shape = ops.shape(rows)
+            read = self.gru(ops.reshape(rows, (shape[0] * shape[1], shape[2], shape[3])))
+            read = ops.reshape(read, (*shape[:3], 2 * self.units))
+            return ops.swapaxes(read, 1, 2) if self.axis == 1 else read
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units, "axis": self.axis}
+
+    return Along
+
+
+def unet(widths=(32, 48, 64, 96), n_blocks=3):
     """Build a U-Net that predicts the noise in a noisy spectrogram.
 
     Args:
-        widths: channels after each halving of frequency and time, from fine to coarse.
-        n_blocks: residual blocks at each of these levels.
+        widths: channels after each halving of frequency, from fine to coarse; the first halves time too.
+        n_blocks: dual-path blocks at the bottom of the U.
 
     Returns: a Keras model from float32 `(batch, 128, frames, 2)`, the noisy spectrogram by `to_network`, to the
-    noise's spectrogram of the same shape and scale; 16 must divide the number of frames.
+    noise's spectrogram of the same shape and scale, for an even number of frames. With random weights it predicts no
+    noise at all, so that it changes nothing.
 
-    The U-Net is Ronneberger's (2015); the complex mask is Williamson's (2016), the residual blocks are He's (2016),
-    with a gain that is zero at first (Goyal, 2017).
+    The U-Net is Ronneberger's (2015), the complex mask Williamson's (2016). At its bottom, where 8 bins are left, GRUs
+    read along frequency and along time: dual-path blocks (Luo, 2020), as first put there by Le (DPCRN, 2021).
     The first layer already halves the resolution: full-resolution layers cost the most and bring the least.
     """
     keras = _keras()
     layers, ops = keras.layers, keras.ops
 
-    def convolve(x, layer, gain="ones"):
-        return layers.LeakyReLU(0.1)(layers.BatchNormalization(gamma_initializer=gain)(layer(x)))
+    def normalise(x):
+        return layers.BatchNormalization(momentum=0.95)(x)  # Keras' 0.99 lags behind in a short training
 
-    def residual_blocks(x, n):
-        for _ in range(n):
-            y = convolve(x, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False))
-            # Without a gain a block changes nothing at first, so that one can be put into a trained network.
-            x = x + convolve(y, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False), gain="zeros")
-        return x
+    def convolve(x, layer):
+        return layers.LeakyReLU(0.1)(normalise(layer(x)))
 
     # Loudness spans five orders of magnitude; the power 0.3 brings it to about two, close to how we hear it.
     noisy = keras.Input((N_FFT // 2 + 1, None, 2))
@@ -634,38 +706,30 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
     x = ops.concatenate([magnitude**0.3, noisy * magnitude**-0.7], axis=-1)  # (batch, 128, frames, 3)
 
     skips = []
-    for width, n in zip(widths, n_blocks, strict=True):  # each level has half of the bins and frames of the one before
-        kernel = 3 if skips else 4
-        x = convolve(x, layers.Conv2D(width, kernel, strides=2, padding="same", use_bias=False))
-        x = residual_blocks(x, n)
+    for width in widths:  # each level has half of the bins of the one before
+        kernel, strides = (3, (2, 1)) if skips else (4, 2)
+        x = convolve(x, layers.Conv2D(width, kernel, strides=strides, padding="same", use_bias=False))
         skips.append(x)
+    for _ in range(n_blocks):
+        for axis in (1, 2):
+            read = _along()(widths[-1] // 2, axis)(x)
+            x = x + normalise(layers.Dense(widths[-1], use_bias=False)(read))
     for width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
-        x = convolve(x, layers.Conv2DTranspose(width, 4, strides=2, padding="same", use_bias=False))
+        x = convolve(x, layers.Conv2DTranspose(width, (4, 1), strides=(2, 1), padding="same", use_bias=False))
         x = convolve(ops.concatenate([x, skip], axis=-1), layers.Conv2D(width, 3, padding="same", use_bias=False))
-        x = residual_blocks(x, 1 if width == widths[-2] else 0)
-    mask = 1.5 * ops.tanh(layers.Conv2DTranspose(2, 4, strides=2, padding="same")(x))
+        if width == widths[-2]:  # a residual block (He, 2016)
+            y = convolve(x, layers.Conv2D(width, 3, padding="same", use_bias=False))
+            x = x + convolve(y, layers.Conv2D(width, 3, padding="same", use_bias=False))
+    # 0 lets a bin pass, 1 deletes it: with zeros for weights, all passes.
+    mask = ops.tanh(layers.Conv2DTranspose(2, 4, strides=2, padding="same", kernel_initializer="zeros")(x))
 
     # Multiplying by a complex mask turns phases as well as scaling magnitudes.
     mask_real, mask_imaginary = ops.split(mask, 2, axis=-1)
     real, imaginary = ops.split(noisy, 2, axis=-1)
-    speech = ops.concatenate(
+    noise = ops.concatenate(
         [mask_real * real - mask_imaginary * imaginary, mask_real * imaginary + mask_imaginary * real], axis=-1
     )
-    return keras.Model(noisy, noisy - speech, name="unet")
-
-
-def transfer_weights(weights, model):
-    """Give a U-Net the weights, a list of arrays, of one with the same widths and as many residual blocks or fewer.
-
-    Blocks that only the new network has stay what they are at first, identities: it predicts what the old one did
-    (Chen, 2016). Raises ValueError, with the model left half filled, if the weights fit no such network.
-    """
-    weights = list(weights)
-    for variable in model.weights:
-        if weights and weights[0].shape == tuple(variable.shape):
-            variable.assign(weights.pop(0))
-    if weights:
-        raise ValueError("the model to start from is no `unet` of these widths, with as many blocks or fewer")
+    return keras.Model(noisy, noise, name="unet")
 
 
 def _magnitude(channels):
@@ -683,14 +747,14 @@ def spectral_loss(y_true, y_pred):
 
     Mean square error of the magnitudes to the power 0.3, plus that of complex values compressed the same way (Ephrat,
     2018; Braun, 2021), minus the signal-to-distortion ratio in bels (tens of dB), which keeps strong speech intact,
-    plus two models of a listener.
+    plus two models of a listener and one of a speech recogniser.
     """
     ops = _keras().ops
     noise, speech = ops.split(y_true, 2, axis=-1)
     enhanced = speech + (noise - y_pred)  # noisy - predicted noise
     magnitude, enhanced_magnitude = _magnitude(speech), _magnitude(enhanced)
     axes = (1, 2, 3)
-    # Three distances between spectrograms, and two as the ear hears them: the first three alone leave audible noise.
+    # Three distances between spectrograms, and three as they are heard: the first three alone leave audible noise.
     magnitude_error = ops.mean(ops.square(magnitude**0.3 - enhanced_magnitude**0.3), axis=axes)
     complex_difference = speech * magnitude**-0.7 - enhanced * enhanced_magnitude**-0.7
     complex_error = ops.mean(ops.sum(ops.square(complex_difference), axis=-1), axis=(1, 2))
@@ -698,6 +762,7 @@ def spectral_loss(y_true, y_pred):
     distortion = ops.sum(ops.square(speech - enhanced), axis=axes)
     sdr = ops.log10((power + 1e-6) / (distortion + 1e-3 * power + 1e-6))
     heard = 0.06 * hearing_loss(speech, enhanced) + 0.5 * intelligibility_loss(speech, enhanced)
+    heard += 0.2 * mel_loss(speech, enhanced)
     return 0.6 * magnitude_error + 0.4 * complex_error - 0.2 * sdr + heard
 
 
@@ -776,11 +841,25 @@ def intelligibility_loss(speech, enhanced):
     return ops.sum((1 - correlation) * audible, axis=(1, 2)) / (ops.sum(audible, axis=(1, 2)) + 1)
 
 
+def mel_loss(speech, enhanced):
+    """How far log-mel spectra, what speech recognisers read, are apart: bels, `(batch,)`.
+
+    For spectrograms `(batch, 128, frames, 2)`: 40 bands of equal width on the mel scale. What lies 40 dB below the
+    loudest band of the speech counts as silence. In decibels a faint consonant weighs as much as a loud vowel.
+    """
+    ops = _keras().ops
+    mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=40)
+    clean, result = (ops.einsum("bftc,kf->bkt", ops.square(x), mel) for x in (speech, enhanced))
+    floor = 1e-4 * ops.max(clean, axis=(1, 2), keepdims=True) + 1e-6
+    return ops.mean(ops.abs(ops.log10(clean + floor) - ops.log10(result + floor)), axis=(1, 2))
+
+
 class BlendedSpeech:
     """An endless supply of training batches, blended on the fly; batch `i` depends on the seed and on `i` alone.
 
     Args:
         speech, noise: tables by `list_speech` and `list_noise`, already cut down to one split.
+        rooms: files of room impulse responses, as `list_rooms` lists them.
         batch_size: blends in a batch.
         n_frames: STFT frames in a blend; 512 are 4 s.
         seed: another seed gives other blends.
@@ -789,8 +868,9 @@ class BlendedSpeech:
     the noisy spectrogram, and those of noise and speech side by side. Memory use does not depend on the corpus.
     """
 
-    def __init__(self, speech, noise, batch_size=6, n_frames=512, seed=0):
-        self.speech, self.noise, self.batch_size, self.seed = speech, noise, batch_size, seed
+    def __init__(self, speech, noise, rooms=(), batch_size=6, n_frames=512, seed=0):
+        self.speech, self.noise, self.rooms = speech, noise, rooms
+        self.batch_size, self.seed = batch_size, seed
         self.n_samples = n_frames * HOP_LENGTH_FFT
 
     def __getitem__(self, index):
@@ -804,34 +884,55 @@ class BlendedSpeech:
 
     def random_blend(self, rng):
         """One random blend: speech, noise and noisy, each float32 `(n_samples,)`."""
-        row = self.speech.iloc[rng.integers(len(self.speech))]
-        speech = self.random_speech(row, rng)
-        noise = self.random_noise(row.speaker, rng) if rng.random() > 0.05 else np.zeros_like(speech)
+        speech = self.random_talkers(rng)
+        noise = self.random_noise(rng) if rng.random() > 0.05 else np.zeros_like(speech)
         noise, noisy = blend(speech, noise, rng.uniform(-7, 20))
+        if rng.random() < 0.03:  # nobody speaks
+            speech, noisy = np.zeros_like(speech), noise
         if rng.random() < 0.5:  # a call: the codec adds a noise of its own, which depends on the level
-            gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
-            line = {"law": rng.choice(["ULAW", "ALAW"])}
-            if rng.random() < 0.5:  # not every line has the standard's band
-                line["band_hz"] = rng.uniform(50, 350), rng.uniform(3200, 3900)
-            speech, noisy = telephone(gain * speech, **line), telephone(gain * noisy, **line)
+            line = self.random_line(rng)
+            speech, noisy = line(speech), line(noisy)
             noise = noisy - speech
         return speech, noise, noisy
 
-    def random_speech(self, row, rng):
-        """A crop of the utterance in a row of the table, float32 `(n_samples,)`; a shorter one is zero-padded."""
+    def random_talkers(self, rng):
+        """Who is to be heard, float32 `(n_samples,)`: one talker, or a second one too, as in a call of one channel."""
+        speech = self.random_speech(rng)
+        if rng.random() > 0.15:
+            return speech
+        other = self.random_speech(rng)
+        other *= signal_level(speech) / signal_level(other) * 10 ** (rng.uniform(-30, 0) / 20)
+        if rng.random() < 0.3:  # both at once
+            return speech + other
+        turn = np.arange(self.n_samples) // rng.integers(SAMPLE_RATE // 2, 2 * SAMPLE_RATE)
+        return np.where((turn + rng.integers(2)) % 2, speech, other)
+
+    def random_speech(self, rng):
+        """A crop of an utterance, float32 `(n_samples,)`, at times in a room or whispered; a shorter one is padded."""
+        durations = self.speech["duration"].cumsum()
+        row = self.speech.iloc[durations.searchsorted(rng.uniform(0, durations.iloc[-1]))]  # each second is as likely
         speed = rng.uniform(0.9, 1.1)
         duration = speed * self.n_samples / SAMPLE_RATE
         speech = load_audio(row.path, rng.uniform(0, max(0, row.duration - duration)), duration)
-        return self.at_speed(speech, speed)
+        speech = self.at_speed(speech, speed)
+        if rng.random() < 0.04:
+            speech = whisper(speech, rng)
+        return self.in_random_room(speech, rng) if rng.random() < 0.25 else speech
+
+    def in_random_room(self, signal, rng):
+        """The signal in one of the rooms, where there are any, with the talker near to the microphone or far."""
+        if len(self.rooms) == 0:
+            return signal
+        room = reverberate(signal, load_audio(self.rooms[rng.integers(len(self.rooms))]))
+        return room + np.float32(rng.uniform(0, 1)) * signal
 
     def at_speed(self, signal, speed):
         """Play a signal faster or slower, which shifts its pitch: a few voices and noises sound like many."""
         return fix_length(resample(signal, speed * SAMPLE_RATE, SAMPLE_RATE), size=self.n_samples)
 
-    def random_noise(self, speaker, rng):
-        """80 % noise clips, one or two at a time; 12 % babble of 3 to 8 other speakers; 8 % coloured noise."""
+    def random_noise(self, rng):
+        """80 % noise clips, one or two at a time; 12 % babble of 3 to 8 voices; 8 % coloured noise."""
         kind = rng.random()
-        others = self.speech[self.speech["speaker"] != speaker]
         if kind < 0.8:
             paths = self.noise["path"].iloc[rng.integers(len(self.noise), size=rng.integers(1, 3))]
             speeds = rng.uniform(0.7, 1.4, size=len(paths))
@@ -839,13 +940,28 @@ class BlendedSpeech:
                 self.at_speed(random_crop(path, int(speed * self.n_samples), rng), speed)
                 for path, speed in zip(paths, speeds, strict=True)
             ]
-        elif kind < 0.92 and len(others):
-            parts = [self.random_speech(others.iloc[rng.integers(len(others))], rng) for _ in range(rng.integers(3, 9))]
+        elif kind < 0.92:
+            parts = [self.random_speech(rng) for _ in range(rng.integers(3, 9))]
         else:  # power falls with frequency to the power 0 (white) to 2 (brown)
             spectrum = np.fft.rfft(rng.standard_normal(self.n_samples))
             spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** rng.uniform(0, 1)
             parts = [np.fft.irfft(spectrum, self.n_samples)]
-        return sum(part / signal_level(part) for part in parts)
+        noise = sum(part / signal_level(part) for part in parts)
+        if rng.random() < 0.15:
+            noise = self.in_random_room(noise, rng)
+        if rng.random() < 0.2:  # it begins or ends
+            noise[:: rng.choice([-1, 1])][: rng.integers(self.n_samples)] = 0
+        return noise
+
+    def random_line(self, rng):
+        """A function that passes a signal through a telephone line of random level, band, codec and packet loss."""
+        gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
+        options = {"codec": rng.choice(["ULAW", "ALAW", "GSM610", "OPUS"], p=[0.35, 0.35, 0.2, 0.1])}
+        if rng.random() < 0.5:  # not every line has the standard's band
+            options["band_hz"] = rng.uniform(50, 350), rng.uniform(3200, 3900)
+        loss = rng.uniform(0.01, 0.1) if rng.random() < 0.1 else 0
+        arrived = np.repeat(rng.random(-(-self.n_samples // 160)) >= loss, 160)[: self.n_samples]  # packets of 20 ms
+        return lambda signal: telephone(gain * signal, **options) * arrived
 
     def random_tilts(self, rng):
         """Gains of microphones at each bin, `(batch_size, 128, 1)`: mostly flat, at times darker or brighter."""
@@ -865,7 +981,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         corpus: folder of the corpus; by default that of `find_corpus`.
         epochs, steps_per_epoch: the learning rate falls to zero along their product, as a cosine.
         learning_rate: its highest value, after 200 steps of warm-up.
-        start: a trained model's file to go on from, instead of random weights; it may have fewer residual blocks.
+        start: a trained model's file to go on from, instead of random weights.
         seed: of the weights and the blends.
 
     Returns: (model, history), the history as a DataFrame with a row per epoch.
@@ -877,20 +993,23 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     if min(epochs, steps_per_epoch) < 1:
         raise ValueError(f"{epochs} epochs of {steps_per_epoch} steps are no training: both must be at least 1")
     corpus = find_corpus() if corpus is None else Path(corpus)
-    speech, noise = list_speech(corpus), list_noise(corpus)
+    speech, noise, rooms = list_speech(corpus), list_noise(corpus), list_rooms(corpus)
     sources = {}
     for split in ("train", "validation", "test"):
         part = speech[speech["split"] == split], noise[noise["split"] == split]
         if min(map(len, part)) == 0:
             raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
-        sources[split] = BlendedSpeech(*part, seed=seed)
+        sources[split] = BlendedSpeech(*part, rooms, seed=seed)
     keras = _keras()
     keras.utils.set_random_seed(seed)
     model, origin = unet(), {}
     if start is not None:
         if Path(start).suffix != ".keras":
             raise ValueError(f"training can't go on from {start}: name the model's .keras file")
-        transfer_weights(load_model(start).get_weights(), model)
+        try:
+            model.set_weights(load_model(start).get_weights())
+        except ValueError:
+            raise ValueError(f"training can't go on from {start}: it is no `unet` of these widths and blocks") from None
         origin = _card(start)  # read now: the output may take its place
 
     class Batches(keras.utils.PyDataset):
@@ -1026,6 +1145,24 @@ HEADERLESS = {  # endings of such files, as telephone exchanges write them: samp
     ".vox": ("VOX_ADPCM", 8000),
     ".gsm": ("GSM610", 8000),
 } | {f".sln{khz}": ("PCM_16", 1000 * khz) for khz in (12, 16, 24, 32, 48)}
+
+
+# Sample formats that a stream can have, as each sample is coded by itself, and its bytes.
+STREAMED = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
+
+
+def decode(data, raw="ulaw", channels=1):
+    """Decode bytes, whole samples of a format in STREAMED or RAW: float32 `(channels, samples)` in [-1, 1]."""
+    layout = (SAMPLE_RATE, channels, RAW.get(raw, raw), "LITTLE", "RAW")
+    return sf.SoundFile(io.BytesIO(data), "r", *layout).read(dtype="float32", always_2d=True).T
+
+
+def encode(signal, raw="ulaw"):
+    """The bytes of a signal `(samples,)` or `(channels, samples)`; what exceeds [-1, 1] is clipped. See `decode`."""
+    subtype, coded = RAW.get(raw, raw), io.BytesIO()
+    signal = signal if subtype in ("FLOAT", "DOUBLE") else np.clip(signal, -1, 1)
+    sf.write(coded, signal.T, SAMPLE_RATE, subtype, "LITTLE", "RAW")
+    return coded.getvalue()
 
 
 def is_recording(path, raw=None):
@@ -1343,8 +1480,9 @@ def open_audio(path, raw=None, rate=None):
 # Denoising: notebook 07
 # ---------------------------------------------------------------------------------------------------------------------
 
-BLOCK = 54  # s that are read, denoised and written at a time: a minute with its context; more than twice CONTEXT
-CONTEXT = 3  # s on each side of a block that are computed and thrown away; the network sees 2.5 s far, resampling less
+BLOCK = 54  # s that are read, denoised and written at a time
+FADE = 0.016  # s in which one block passes into the next
+CONTEXT = 4  # s on each side of a block that are computed and thrown away: in them, the network's memory fades
 
 
 class OnnxModel:
@@ -1397,7 +1535,9 @@ def load_model(model=MODEL):
 @functools.lru_cache(maxsize=2)
 def _read_model(path, modified):  # the time of the last change makes sure that a retrained model is read again
     try:
-        return OnnxModel(path) if path.suffix == ".onnx" else _keras().saving.load_model(path, compile=False)
+        return (
+            OnnxModel(path) if path.suffix == ".onnx" else _along() and _keras().saving.load_model(path, compile=False)
+        )
     except Exception as error:  # both raise many kinds
         raise ValueError(f"{path} is not a model that can be loaded: train one, or name another file") from error
 
@@ -1424,10 +1564,10 @@ def upper_gain(noisy, noise):
 
 
 def _removed(block, rate, start, level, model):
-    """What has to be subtracted from a block `(channels, samples)` that begins at second `start` of the recording."""
+    """What has to be subtracted from a block `(channels, samples)`, which begins `start` samples at 8 kHz after 0 s."""
     narrow = resample(block, rate, SAMPLE_RATE)
     # All blocks must lie on one grid of network steps; what is left out at the beginning is context.
-    lead = -start * SAMPLE_RATE % (FRAME_MULTIPLE * HOP_LENGTH_FFT)
+    lead = -start % (FRAME_MULTIPLE * HOP_LENGTH_FFT)
     narrow = narrow[:, lead:]
     noise = predict_noise(narrow, level, model)
 
@@ -1448,38 +1588,113 @@ def _check_mix(mix):
         raise ValueError(f"a mix of {mix} is not possible: choose from 0, all noise left, to 1, all removed")
 
 
+def _check_rate(rate):
+    if rate != int(rate):
+        raise ValueError(f"a sample rate of {rate} Hz is no integer: resample the recording first")
+    if not 1000 <= rate <= 1_000_000:
+        raise ValueError(f"a sample rate of {rate} Hz is none that recordings have: repair its header, or resample it")
+
+
+class LevelMeter:
+    """The level of all that was heard so far, for each channel."""
+
+    def __init__(self, rate):
+        self.rate, self.power, self.n_samples = rate, 0.0, 0
+
+    def level(self):
+        """As `signal_level`, float32 `(channels,)`."""
+        return audible_level(self.power / self.n_samples)
+
+    def hear(self, chunk):
+        """Take in what follows, float32 `(channels, samples)`."""
+        narrow = resample(chunk, self.rate, SAMPLE_RATE)
+        self.power = self.power + np.sum(np.square(narrow, dtype=np.float64), axis=-1)
+        self.n_samples += narrow.shape[-1]
+
+
+def _in_steps(chunks, step):
+    """Cut chunks `(channels, samples)` of any size anew, `step` samples each; at the end comes the rest, maybe none."""
+    waiting, n = [], 0
+    for chunk in chunks:
+        waiting.append(chunk)
+        n += chunk.shape[-1]
+        if n >= step:
+            whole = np.concatenate(waiting, axis=-1)
+            for start in range(0, n - step + 1, step):
+                yield whole[:, start : start + step]
+            n %= step
+            waiting = [whole[:, whole.shape[-1] - n :]]
+    if waiting:
+        yield np.concatenate(waiting, axis=-1)
+
+
+def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
+    """Yield a recording piece by piece, as pairs of float32 arrays, noisy and enhanced, joined without a click.
+
+    No sample waits until more than `step + ahead` have followed it.
+
+    Args:
+        chunks: float32 arrays `(channels, samples)` of any size.
+        step: after how many samples the network is run again.
+        context, ahead: how many samples before and behind those that are yielded it sees.
+        level: that of the recording `(channels,)`; by default that of what was heard so far.
+    """
+    unit = rate // math.gcd(rate, SAMPLE_RATE)  # so many samples are a whole number at 8 kHz, too
+    meter = LevelMeter(rate)
+    block, start, done, tail = None, 0, 0, None
+    for piece in _in_steps(chunks, step):
+        block = piece if block is None else np.concatenate([block, piece], axis=-1)
+        end = start + block.shape[-1]
+        until = end if piece.shape[-1] < step else end - ahead
+        if piece.size and level is None:
+            meter.hear(piece)
+        if until <= done:
+            continue
+        removed = np.float32(mix) * _removed(
+            block, rate, start * SAMPLE_RATE // rate, meter.level() if level is None else level, model
+        )
+        new = slice(done - start, until - start)
+        if tail is not None:  # what the block before made of the first samples passes into what this one does
+            n = min(tail.shape[-1], until - done)
+            join = slice(done - start, done - start + n)
+            removed[:, join] += np.linspace(1, 0, n, dtype=np.float32) * (tail[:, :n] - removed[:, join])
+        enhanced = block[:, new] - removed[:, new]
+        if not np.isfinite(enhanced).all():
+            raise ValueError(f"the level, up to {np.abs(block).max():.0e}, is too high: scale it to [-1, 1]")
+        yield block[:, new], enhanced
+        tail = removed[:, until - start : until - start + round(FADE * rate)]
+        done = until
+        start, before = max(0, done - context) // unit * unit, start
+        block = block[:, start - before :]
+
+
 def _denoise_blocks(chunks, rate, model, mix):
     """Yield the recording piece by piece, as pairs of float32 arrays: noisy and enhanced.
 
-    `chunks()` begins to read it and yields float32 `(channels, BLOCK * rate)`, the last one shorter. It is read twice:
-    the network has to know the level of the whole.
+    `chunks()` begins to read it and yields float32 `(channels, samples)`. It is read twice: the network has to know the
+    level of the whole.
     """
     _check_mix(mix)
-    if not 1000 <= rate <= 1_000_000:
-        raise ValueError(f"a sample rate of {rate} Hz is none that recordings have: repair its header, or resample it")
-    power, length, narrow_length = 0.0, 0, 0
+    _check_rate(rate)
+    meter, length = LevelMeter(rate), 0
     for chunk in chunks():
-        narrow = resample(chunk, rate, SAMPLE_RATE)
-        power = power + np.sum(np.square(narrow, dtype=np.float64), axis=-1)
-        length, narrow_length = length + chunk.shape[-1], narrow_length + narrow.shape[-1]
+        meter.hear(chunk)
+        length += chunk.shape[-1]
     if length == 0:
         raise ValueError("there is no audio in it: check that the recording is not empty")
-    if not np.isfinite(power).all():
+    if not np.isfinite(meter.power).all():
         raise ValueError("samples are NaN or infinite: repair the recording first")
-    level = audible_level(power / narrow_length)
-    block, context, end = np.empty((len(level), 0), np.float32), CONTEXT * rate, 0
-    for index, chunk in enumerate(chunks()):
-        chunk = chunk[:, : length - end]  # a recording may have grown since
-        if chunk.size == 0:
-            return
-        block = np.concatenate([block[:, -2 * context :], chunk], axis=-1)
-        end += chunk.shape[-1]
-        start = max(0, index * BLOCK - 2 * CONTEXT)
-        enhanced = block - np.float32(mix) * _removed(block, rate, start, level, model)
-        if not np.isfinite(enhanced).all():
-            raise ValueError(f"the level, up to {np.abs(block).max():.0e}, is too high: scale it to [-1, 1]")
-        new = slice(context if index else 0, None if end == length else -context)
-        yield block[:, new], enhanced[:, new]
+
+    def measured():
+        left = length
+        for chunk in chunks():
+            yield chunk[:, :left]
+            left -= chunk.shape[-1]
+            if left <= 0:  # a recording may have grown since
+                return
+
+    context = CONTEXT * rate
+    yield from _joined_blocks(measured(), rate, model, mix, BLOCK * rate, context, context, meter.level())
 
 
 def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
@@ -1493,8 +1708,8 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
         model: a trained U-Net or its file, by default the shipped one.
         mix: how much of the predicted noise is removed, from 0 (none) to 1 (all).
 
-    Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap by
-        more than it sees: no join can be heard, and the result is that of the whole at once.
+    Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap:
+        no join can be heard.
     Raises ValueError if the array is empty, has more than two axes, more channels than samples or more than 64, or
         holds NaN, infinity or values near 1e38; if the rate is no integer from 1 kHz to 1 MHz, or `mix` lies outside
         of 0 to 1.
@@ -1504,8 +1719,7 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
         raise ValueError(f"expected an array (samples,) or (channels, samples) that is not empty, got {noisy.shape}")
     if noisy.ndim == 2 and (len(noisy) > noisy.shape[1] or len(noisy) > 64):
         raise ValueError(f"an array {noisy.shape} is not (channels, samples), but (samples, channels): transpose it")
-    if sample_rate != int(sample_rate):
-        raise ValueError(f"a sample rate of {sample_rate} Hz is no integer: resample the recording first")
+    _check_rate(sample_rate)
     channels, size = np.atleast_2d(noisy), BLOCK * int(sample_rate)
 
     def chunks():
@@ -1513,6 +1727,116 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
 
     pieces = _denoise_blocks(chunks, int(sample_rate), load_model(model), mix)
     return np.concatenate([enhanced for _, enhanced in pieces], axis=-1).reshape(noisy.shape)
+
+
+def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.0):
+    """Remove the noise from a recording while it is made: a generator that yields what `denoise` returns, in pieces.
+
+    Args:
+        chunks: an iterable of float arrays `(samples,)`, or `(channels, samples)`, of any size, as they come.
+        sample_rate: their rate in Hz, an integer.
+        latency: how many seconds after it came a sample is yielded at the latest, at least 0.032, an STFT window.
+            Nearly half of it is what the network hears of what follows. More of it is better, and takes less work.
+        model, mix: those of `denoise`.
+
+    Yields: float32 arrays of the same shape, but any size: together as many samples as came in.
+    The level that the network needs is that of what was heard so far. Memory does not grow with the length.
+    Raises ValueError as `denoise` does, if a chunk has another shape than those before it, or if none came; what came
+    before that chunk is yielded first, also where `chunks` itself raises an error.
+    """
+    _check_mix(mix)
+    _check_rate(sample_rate)
+    if not N_FFT / SAMPLE_RATE <= latency < math.inf:
+        raise ValueError(f"a latency of {latency} s is not possible: choose 0.032 s, an STFT window, or more")
+    rate, delay, shape, fault = int(sample_rate), int(latency * sample_rate), None, None
+
+    def received():
+        nonlocal shape, fault
+        try:
+            for chunk in chunks:
+                chunk = _checked_chunk(chunk, shape)
+                shape = chunk.shape[:-1]
+                if chunk.size:
+                    yield np.atleast_2d(chunk)
+        except Exception as error:  # raised when what came before has been yielded
+            fault = error
+
+    step = max(delay // 2, delay - CONTEXT * rate)
+    ahead, silent = delay - step, True
+    for _, piece in _joined_blocks(received(), rate, load_model(model), mix, step, max(ahead, rate), ahead):
+        silent = False
+        yield piece.reshape(*shape, -1)
+    if fault:
+        raise fault
+    if silent:
+        raise ValueError("there is no audio in it: check that the recording is not empty")
+
+
+def _checked_chunk(chunk, shape):
+    """A copy of a chunk as float32; raise ValueError if it can't follow those of `shape` (without samples) or None."""
+    chunk = np.array(to_float(chunk))  # who sends it may use its memory again
+    if shape is not None and chunk.shape[:-1] != shape:
+        raise ValueError(f"a chunk has the shape {chunk.shape}: expected {(*shape, 'samples')}, as before")
+    if chunk.ndim not in (1, 2) or (chunk.ndim == 2 and len(chunk) > 64):
+        raise ValueError(f"a chunk has the shape {chunk.shape}: expected (samples,) or (channels, samples)")
+    if not np.isfinite(chunk).all():
+        raise ValueError("samples are NaN or infinite: repair the recording first")
+    return chunk
+
+
+def _wav_header(source):
+    """Read a WAV stream up to its samples: the bytes of its header, and how many bytes of sound follow."""
+    header, name, length = source.read(12), b"", 0
+    if header[:4] not in (b"RIFF", b"RF64") or header[8:] != b"WAVE":
+        raise ValueError("it is no WAV: send one, or tell the sample format of a stream without a header by --raw")
+    while name != b"data":
+        header += source.read(length + length % 2) + (head := source.read(8))
+        if len(head) < 8:
+            raise ValueError("it ends within its header: check what sends it")
+        name, length = struct.unpack("<4sI", head)
+    return header, math.inf if _is_unknown(length) else length
+
+
+def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None):
+    """Denoise a stream of bytes into another as it comes: WAV, also of unknown length, or samples without a header.
+
+    Args:
+        source, target: binary files such as `sys.stdin.buffer`. The WAV that is written is of unknown length.
+        latency, model, mix: those of `denoise_stream`.
+        raw: "ulaw", "alaw" or "slin" for samples without a header, of one channel, in `source` and in `target`.
+        rate: their rate in Hz, by default 8000.
+
+    What exceeds [-1, 1] is clipped. A warning tells if the stream ends within a sample.
+    Raises ValueError as `denoise_stream` does, or for a stream that is not of such a format.
+    """
+    if raw:
+        header, left, rate, channels, subtype = b"", math.inf, rate or SAMPLE_RATE, 1, RAW[raw]
+    else:
+        header, left = _wav_header(source)
+        # The header of the result is that of the source, with the lengths that tell of none.
+        header = b"RIFF\xff\xff\xff\xff" + header[8:-4] + b"\xff\xff\xff\xff"
+        info = sf.info(io.BytesIO(header))
+        rate, channels, subtype = info.samplerate, info.channels, info.subtype
+    if subtype not in STREAMED:
+        raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
+    frame = channels * STREAMED[subtype]
+
+    def chunks():
+        nonlocal left
+        rest = b""
+        while data := source.read1(min(left, 1 << 16)):
+            left -= len(data)
+            data = rest + data
+            whole = len(data) // frame * frame
+            yield decode(data[:whole], subtype, channels)
+            rest = data[whole:]
+        if rest:
+            warnings.warn(f"the stream ends within a sample: its last {len(rest)} bytes are left out", stacklevel=2)
+
+    for piece in denoise_stream(chunks(), rate, latency, model, mix):
+        target.write(header + encode(piece, subtype))
+        target.flush()
+        header = b""
 
 
 WAV_LIMIT = 2**31  # bytes as floats: a plain WAV file ends at 4 GB, and its samples have up to 8 bytes
@@ -2162,12 +2486,13 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shipped = {"type": _path, "default": RUNTIME_MODEL, "help": "a .keras or .onnx file (default: the shipped model)"}
     command = commands.add_parser("denoise", help="remove the noise from sound files, or from all files of a folder")
-    command.add_argument("source", type=_path, nargs="+", help="sound file, or folder of them")
-    command.add_argument("target", type=_path, help="file, or folder, to write to")
+    command.add_argument("source", type=_path, nargs="+", help="sound file, folder of them, or - for standard input")
+    command.add_argument("target", type=_path, help="file, or folder, to write to, or - for standard output")
     command.add_argument("--model", **shipped)
     command.add_argument("--mix", type=float, default=1.0, help="share of the noise to remove, 0 to 1 (default: 1)")
     command.add_argument("--raw", choices=RAW, help="sample format of files without a header, of one channel")
     command.add_argument("--rate", type=int, help="their rate in Hz (default: that of their ending, else 8000)")
+    command.add_argument("--latency", type=float, default=0.5, help="of a stream, s that it lags behind (default: 0.5)")
     command.add_argument("--overwrite", action="store_true", help="of a folder, denoise again what is done already")
     command.add_argument("--processes", type=int, default=1, help="of a folder, how many files at once (default: 1)")
     command.add_argument("--scheduler", help="address of a Dask cluster to denoise a folder on, as tcp://host:8786")
@@ -2214,9 +2539,18 @@ def _run(command, options):
     return 0
 
 
-def _run_denoise(sources, target, processes, scheduler, overwrite, **options):
-    """Denoise a file, or what a folder and several sources hold; return the exit status."""
+def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **options):
+    """Denoise a file, a stream, or what a folder and several sources hold; return the exit status."""
     first, *others = sources
+    if Path("-") in (*sources, target):
+        if others or first != target:
+            raise ValueError("- stands for standard input and output: name it for both, and nothing else")
+        try:
+            denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, **options)
+        except BrokenPipeError:  # who reads has gone, which is no news to him
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+            return 128 + 13  # SIGPIPE, by which other programs end then
+        return 0
     if not (others or first.is_dir() or target.is_dir()):
         remove_abandoned(target.parent.glob(PARTS))
         denoise_file(first, target, **options)

@@ -1,11 +1,13 @@
 """How fast recordings are denoised, in how much memory, and how fast other methods are.
 
-Run `python tests/benchmark.py`, with `--long` to include an hour. Each measurement has a process of its own and is
-preceded by a short recording, so that start-up counts for nothing. Compare ratios of one run only.
+Run `python tests/benchmark.py`, with `--long` to include an hour. Each
+measurement has a process of its own and is preceded by a short recording, so that start-up counts for nothing. Compare
+ratios of one run only. Live calls are denoised on one core: their "times real time" are channels that it denoises.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -54,6 +56,19 @@ def denoise_with(model):
     return run
 
 
+def denoise_live(latency):
+    """Denoise 20 ms at a time, as they come in a call."""
+    model = Timed(helpers.load_model(helpers.RUNTIME_MODEL))
+
+    def run(source, target):
+        signal, rate = sf.read(source, dtype="float32")
+        chunks = (signal[i : i + rate // 50] for i in range(0, len(signal), rate // 50))
+        sf.write(target, np.concatenate(list(helpers.denoise_stream(chunks, rate, latency, model))), rate)
+        return model.seconds
+
+    return run
+
+
 def reduce_noise(source, target):
     import noisereduce
 
@@ -86,6 +101,9 @@ def denoise_by_windows():
 METHODS = {
     "shipped U-Net, ONNX Runtime": lambda: denoise_with(helpers.RUNTIME_MODEL),
     "shipped U-Net, Keras": lambda: denoise_with(helpers.MODEL),
+    "live, latency 0.1 s, one core": lambda: denoise_live(0.1),
+    "live, latency 0.25 s, one core": lambda: denoise_live(0.25),
+    "live, latency 0.5 s, one core": lambda: denoise_live(0.5),
     "noisereduce": lambda: reduce_noise,
     "original U-Net, window by window": denoise_by_windows,
 }
@@ -108,7 +126,8 @@ def measure(method, source, warm_up):
 
 def measured(method, source, warm_up):
     command = [sys.executable, __file__, "--measure", method, source, warm_up]
-    done = subprocess.run(command, capture_output=True, text=True)
+    threads = {"OMP_NUM_THREADS": "1"} if "one core" in method else {}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads)
     if done.returncode:
         print(f"{method:34} not measured: {done.stderr.strip().splitlines()[-1]}")
         return None

@@ -1,0 +1,375 @@
+"""Tests of denoising a recording while it is made."""
+
+import base64
+import io
+import itertools
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import decibel, noise, tone
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import helpers
+
+
+class Fixed:
+    """Stands for a U-Net that takes a fixed share of what it hears for noise."""
+
+    def __init__(self, share):
+        self.share = np.float32(share)
+
+    def predict_on_batch(self, inputs):
+        return self.share * inputs
+
+
+class Changing:
+    """Takes all or nothing for noise, in turn: what a network does that changes its mind at each join."""
+
+    def __init__(self):
+        self.shares = itertools.cycle(np.float32([0, 1]))
+
+    def predict_on_batch(self, inputs):
+        return next(self.shares) * inputs
+
+
+def streamed(noisy, sizes=(160,), rate=8000, latency=0.5, model=None, mix=1.0):
+    """What the stream makes of a recording that comes in chunks of these sizes, in turn."""
+    ends = np.cumsum(np.resize(sizes, noisy.shape[-1] // min(sizes) + 1))
+    chunks = np.split(noisy, ends[ends < noisy.shape[-1]], axis=-1)
+    return np.concatenate(list(helpers.denoise_stream(chunks, rate, latency, model or Fixed(0.5), mix)), axis=-1)
+
+
+@given(
+    st.sampled_from([(), (1,), (3,)]),
+    st.integers(1, 20_000),
+    st.sampled_from([4000, 8000, 8001, 11025, 16000, 44100]),
+    st.floats(0.032, 3),
+    st.lists(st.integers(1, 9000), min_size=1, max_size=5),
+)
+@example((), 3000, 8000, 0.032, [1])
+@example((2,), 20_000, 8000, 100.0, [160])
+def test_no_sample_is_lost_or_late(shape, n_samples, rate, latency, sizes):
+    noisy = noise(*shape, n_samples)
+    came, went = 0, []
+
+    def chunks():
+        nonlocal came
+        for size in itertools.cycle(sizes):
+            if came >= n_samples:
+                return
+            assert sum(piece.shape[-1] for piece in went) >= came - latency * rate
+            chunk = noisy[..., came : came + size]
+            came += chunk.shape[-1]
+            yield chunk
+
+    for piece in helpers.denoise_stream(chunks(), rate, latency, Fixed(0.5)):
+        assert piece.dtype == np.float32 and piece.shape[:-1] == shape
+        went.append(piece)
+    enhanced = np.concatenate(went, axis=-1)
+    assert enhanced.shape == noisy.shape
+    at_once = streamed(noisy, [n_samples], rate, latency)
+    assert np.array_equal(enhanced, at_once)  # the sizes of the chunks change nothing
+
+
+@pytest.mark.parametrize("rate", [4000, 8000, 8001, 11025, 16000, 44100])
+@pytest.mark.parametrize("latency", [0.05, 0.25, 1])
+def test_stream_is_aligned(rate, latency):
+    noisy = tone(700, 3 * rate, rate)
+    assert decibel(streamed(noisy, rate=rate, latency=latency, model=Fixed(0)) - noisy + 1e-30, noisy) < -60
+    left = streamed(noisy, rate=rate, latency=latency, model=Fixed(1))
+    assert decibel(left[rate // 10 : -rate // 10], noisy) < (-60 if rate == 8000 or latency > 0.05 else -30)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_with_a_large_latency_it_is_denoise(call, fixed_model, rate):
+    noisy = np.stack([signal := helpers.resample(call, 8000, rate), 0.1 * signal[::-1]])
+    expected = helpers.denoise(noisy, rate, fixed_model, mix=0.8)
+    enhanced = streamed(noisy, rate=rate, latency=30, model=fixed_model, mix=0.8)
+    assert decibel(enhanced - expected + 1e-30, expected) < -60
+
+
+def test_no_click_is_at_a_join():
+    noisy = tone(187, 16000)
+    enhanced = streamed(noisy, latency=0.1, model=Changing())
+    assert 0.01 < np.mean(enhanced**2) < 0.1  # parts of it are removed
+    # A jump in the middle of the tone would be as large as it is.
+    assert np.abs(np.diff(enhanced)).max() < 1.5 * np.abs(np.diff(noisy)).max()
+
+
+def test_level_is_that_of_what_was_heard_so_far(monkeypatch):
+    levels = []
+    monkeypatch.setattr(helpers, "predict_noise", lambda noisy, level, model: levels.append(level[0]) or 0 * noisy)
+    noisy = noise(16000)
+    noisy[8000:] *= 10 ** (30 / 20)
+    streamed(noisy, latency=0.2)
+    heard = range(1600, 16001, 800)  # half of the latency is the step, the other half look-ahead
+    assert levels[: len(heard)] == pytest.approx([float(helpers.signal_level(noisy[:n])) for n in heard])
+
+
+def test_ten_hours(monkeypatch):
+    """Neither memory nor work grows with the length of the call."""
+    sizes = []
+
+    def removed(block, rate, start, level, model):
+        sizes.append(block.shape[-1])
+        return np.zeros_like(block)
+
+    monkeypatch.setattr(helpers, "_removed", removed)
+    second, length = noise(1, 8000), 0
+    chunks = itertools.repeat(second, 10 * 3600)
+    tracemalloc.start()
+    for piece in helpers.denoise_stream(chunks, 8000, 2.0, Fixed(0)):
+        length += piece.shape[-1]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert length == 10 * 3600 * 8000
+    assert len(sizes) == pytest.approx(10 * 3600, abs=2) and max(sizes) <= 3 * 8000
+    assert peak < 10e6
+
+
+def test_sender_may_use_its_memory_again():
+    noisy, memory = noise(8000), np.empty(160, np.float32)
+
+    def chunks():
+        for start in range(0, 8000, 160):
+            memory[:] = noisy[start : start + 160]
+            yield memory
+
+    enhanced = np.concatenate(list(helpers.denoise_stream(chunks(), 8000, model=Fixed(0))))
+    assert np.array_equal(enhanced, noisy)
+
+
+def test_stream_of_integers():
+    samples = np.int16(32767 * noise(8000))
+    enhanced = np.concatenate(list(helpers.denoise_stream([samples], 8000, model=Fixed(0))))
+    assert np.array_equal(enhanced, samples / np.float32(32768))
+
+
+class Breaks:
+    def __iter__(self):
+        raise ConnectionError("the line is dead")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([np.zeros((2, 100))], r"a chunk has the shape \(2, 100\): expected \('samples',\)"),
+        ([np.float32(0)], r"a chunk has the shape \(\)"),
+        ([np.zeros((160, 2))], r"a chunk has the shape \(160, 2\): expected"),
+        ([np.zeros((1, 1, 1))], r"a chunk has the shape \(1, 1, 1\)"),
+        ([np.float32([0, np.nan])], "NaN or infinite"),
+        (["text"], "could not convert string"),
+        (Breaks(), "the line is dead"),
+    ],
+)
+@pytest.mark.parametrize("n_before", [0, 5000])
+def test_what_came_before_bad_input_is_yielded(bad, message, n_before):
+    before = [noise(n_before)] if n_before else []
+    if not before and "2, 100" in message:
+        pytest.skip("the first chunk may have any shape")
+    length = 0
+    with pytest.raises((ValueError, ConnectionError), match=message):
+        for piece in helpers.denoise_stream(itertools.chain(before, bad), 8000, model=Fixed(0.5)):
+            length += len(piece)
+    assert length == n_before
+
+
+@pytest.mark.parametrize("chunks", [[], [np.zeros(0)], [np.zeros((2, 0))] * 3])
+def test_stream_that_never_sends_anything(chunks):
+    with pytest.raises(ValueError, match="there is no audio in it"):
+        list(helpers.denoise_stream(chunks, 8000, model=Fixed(0.5)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"latency": 0.03}, "a latency of 0.03 s is not possible"),
+        ({"latency": np.nan}, "a latency of nan s"),
+        ({"latency": np.inf}, "a latency of inf s"),
+        ({"mix": 2}, "a mix of 2"),
+        ({"sample_rate": 8000.5}, "resample"),
+        ({"sample_rate": 10}, "10 Hz"),
+    ],
+)
+def test_stream_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        list(helpers.denoise_stream([noise(100)], **{"sample_rate": 8000, "model": Fixed(0.5), **options}))
+
+
+# From other programs
+
+
+def piped(data, **options):
+    target = io.BytesIO()
+    helpers.denoise_pipe(io.BytesIO(data), target, model=Fixed(0.5), **options)
+    return target.getvalue()
+
+
+def wav(signal, subtype="PCM_16", rate=8000, stated=None, tail=b""):
+    """A WAV file of a signal whose header states another number of bytes."""
+    file = io.BytesIO()
+    sf.write(file, signal.T, rate, subtype, format="WAV")
+    data = file.getvalue()
+    if stated is not None:
+        start = data.index(b"data") + 4
+        data = data[:start] + struct.pack("<I", stated) + data[start + 4 :]
+    return data + tail
+
+
+SUBTYPES = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"]
+
+
+@pytest.mark.parametrize("subtype", SUBTYPES)
+@pytest.mark.parametrize(("shape", "rate"), [((20_000,), 8000), ((2, 20_000), 16000)])
+def test_wav_stream_keeps_the_format(subtype, shape, rate):
+    noisy = noise(*shape)
+    enhanced = piped(wav(noisy, subtype, rate))
+    assert enhanced[4:8] == b"\xff" * 4  # of unknown length
+    file = sf.SoundFile(io.BytesIO(enhanced))
+    assert (file.subtype, file.samplerate) == (subtype, rate)
+    signal = file.read(shape[-1] + 1, dtype="float32").T
+    assert signal.shape == shape
+    assert decibel(signal - noisy / 2, noisy) < (-20 if subtype == "PCM_U8" else -30)
+
+
+@pytest.mark.parametrize("stated", [0, 0xFFFFFFFF, 0x7FFFF000])
+def test_wav_stream_of_unknown_length(stated):
+    noisy = noise(20_000)
+    assert piped(wav(noisy, stated=stated)) == piped(wav(noisy))
+
+
+def test_what_follows_the_samples_of_a_wav_stream_is_no_sound():
+    noisy = noise(20_000)
+    assert piped(wav(noisy, tail=b"LIST\x04\0\0\0INFO")) == piped(wav(noisy))
+
+
+@pytest.mark.parametrize("raw", ["ulaw", "alaw", "slin"])
+def test_stream_without_a_header(raw):
+    noisy = helpers.encode(noise(20_000), raw)
+    enhanced = piped(noisy, raw=raw, rate=16000, latency=0.25)
+    assert len(enhanced) == len(noisy)
+    left = helpers.decode(enhanced, raw) - helpers.decode(noisy, raw) / 2
+    assert decibel(left[:, 200:-200], helpers.decode(noisy, raw)) < -25
+
+
+def test_loud_streams_are_clipped():
+    loud = 3 * tone(440)
+    assert np.abs(helpers.decode(helpers.encode(loud))).max() <= 1
+    assert np.sign(helpers.decode(helpers.encode(loud)))[0, 100:] == pytest.approx(np.sign(loud)[100:], abs=1)
+
+
+def test_writer_stops_within_a_sample():
+    data = wav(noise(2, 8000))
+    with pytest.warns(UserWarning, match="ends within a sample: its last 3 bytes are left out"):
+        enhanced = piped(data[:-1])
+    assert len(enhanced) == len(data) - 4
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (b"", {}, "it is no WAV.*--raw"),
+        (b"This is no audio.\n" * 10, {}, "it is no WAV.*--raw"),
+        (wav(noise(100))[:30], {}, "ends within its header"),
+        (wav(noise(100))[:44], {}, "there is no audio"),
+        (b"", {"raw": "slin"}, "there is no audio"),
+        (bytes(1000), {"raw": "vox"}, "VOX_ADPCM can't be denoised: send it as PCM_U8"),
+        (wav(noise(1000), "GSM610"), {}, "GSM610 can't be denoised"),
+        (wav(noise(1000)), {"latency": 0}, "a latency of 0 s"),
+    ],
+)
+def test_bad_streams_are_refused(data, options, message):
+    with pytest.raises(ValueError, match=message):
+        piped(data, **options)
+
+
+def test_media_messages_of_telephone_providers():
+    """20 ms of u-law in base64, in and out."""
+    noisy = helpers.encode(noise(8000))
+    messages = [{"payload": base64.b64encode(noisy[i : i + 160]).decode()} for i in range(0, len(noisy), 160)]
+    chunks = (helpers.decode(base64.b64decode(message["payload"]), "ulaw") for message in messages)
+    pieces = helpers.denoise_stream(chunks, 8000, latency=0.25, model=Fixed(0))
+    sent = [{"payload": base64.b64encode(helpers.encode(piece, "ulaw")).decode()} for piece in pieces]
+    received = b"".join(base64.b64decode(message["payload"]) for message in sent)
+    assert np.array_equal(helpers.decode(received), helpers.decode(noisy))
+
+
+@pytest.fixture
+def command(fixed_model):
+    return [sys.executable, str(helpers.ROOT / "helpers.py"), "denoise", "-", "-", "--model", str(fixed_model)]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="there is no ffmpeg")
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_between_two_ffmpeg(tmp_path, command, rate):
+    noisy = noise(2, 3 * rate)
+    sf.write(tmp_path / "call.wav", noisy.T, rate)
+    ffmpeg = ["ffmpeg", "-loglevel", "error"]
+    with (
+        subprocess.Popen([*ffmpeg, "-i", tmp_path / "call.wav", "-f", "wav", "-"], stdout=subprocess.PIPE) as first,
+        subprocess.Popen(command, stdin=first.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as middle,
+        subprocess.Popen([*ffmpeg, "-i", "-", tmp_path / "out.wav"], stdin=middle.stdout) as last,
+    ):
+        assert middle.stderr.read() == b""
+    assert (first.returncode, middle.returncode, last.returncode) == (0, 0, 0)
+    enhanced, new_rate = sf.read(tmp_path / "out.wav", dtype="float32")
+    assert new_rate == rate and enhanced.T.shape == noisy.shape
+    assert decibel(enhanced.T - noisy / 2, noisy) < -30
+
+
+def test_writer_in_real_time(command):
+    """20 ms of u-law at a time: what comes out lags behind by no more than the latency, and the time to compute it."""
+    came, waits = [], []
+    options = ["--raw", "ulaw", "--rate", "8000", "--latency", "0.1"]
+    with subprocess.Popen(command + options, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+
+        def write():
+            for _ in range(100):
+                process.stdin.write(bytes(range(160)))
+                process.stdin.flush()
+                came.append(time.monotonic())
+                time.sleep(0.02)
+            process.stdin.close()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        went = 0
+        while data := process.stdout.read1():
+            went += len(data)
+            waits.append(time.monotonic() - came[(went - 1) // 160])
+        writer.join()
+    assert process.returncode == 0 and went == 16000
+    assert len(waits) > 10  # as it goes, not at the end
+    assert np.median(waits) < 1  # Python's start keeps only the first ones waiting
+
+
+def test_reader_goes_away(command):
+    with subprocess.Popen(
+        [*command, "--raw", "ulaw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdin.write(bytes(8000))
+        process.stdin.flush()
+        process.stdout.read(100)
+        process.stdout.close()
+        try:
+            process.stdin.write(bytes(100_000))
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("arguments", [("-", "b.wav"), ("a.wav", "-"), ("-", "-", "-"), ("-", "a.wav", "-")])
+def test_streams_stand_for_both_ends(arguments, capsys):
+    assert helpers.main(["denoise", *arguments]) == 2
+    assert capsys.readouterr().err.startswith("error: - stands for standard input and output")
