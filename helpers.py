@@ -184,7 +184,7 @@ def list_noise(corpus=None):
             split = {1: "test", 2: "validation"}.get(clip.fold, "train")
             rows.append((meta.parents[1] / "audio" / clip.filename, clip.category, clip.fold, split))
             if split == "test":
-                held_out.add(clip.filename.split("-")[1])
+                held_out.add(str(clip.src_file))
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
         if folder.name not in ("LibriSpeech", "speech", "rir") and not folder.name.startswith("ESC-50"):
             # UrbanSound8K comes from Freesound as ESC-50 does: no recording may be in both training and testing.

@@ -42,8 +42,6 @@ from helpers import (
 CONDITIONS = {  # what is done to a pair before it is measured: functions of (clean, noisy)
     "as it is": lambda clean, noisy: (clean, noisy),
     "telephone": lambda clean, noisy: (telephone(clean), telephone(noisy)),
-    "GSM 6.10": lambda clean, noisy: (telephone(clean, "GSM610"), telephone(noisy, "GSM610")),
-    "Opus": lambda clean, noisy: (telephone(clean, "OPUS"), telephone(noisy, "OPUS")),
     "20 dB quieter": lambda clean, noisy: (clean, noisy / np.float32(10)),
     "10 dB louder": lambda clean, noisy: (clean, noisy * np.float32(10**0.5)),
     "clean": lambda clean, noisy: (clean, clean),

@@ -133,7 +133,7 @@ def call():
 
 @pytest.fixture(scope="session")
 def small_unet():
-    return functools.partial(helpers.unet, widths=(4,), n_blocks=0)
+    return functools.partial(helpers.unet, widths=(4,), n_blocks=(0,))
 
 
 FORMATS = [  # ending, subtype, rate

@@ -68,11 +68,10 @@ def test_telephone_band(frequency, low, high):
     assert low < decibel(passed + 1e-9, signal) < high
 
 
-@given(LENGTHS, st.sampled_from(["ULAW", "ALAW", "GSM610", "OPUS"]))
-@example(1, "GSM610")
-@example(1, "OPUS")
-def test_telephone_keeps_the_length(n_samples, codec):
-    passed = helpers.telephone(noise(n_samples), codec)
+@given(LENGTHS)
+@example(1)
+def test_telephone_keeps_the_length(n_samples):
+    passed = helpers.telephone(noise(n_samples))
     assert passed.shape == (n_samples,) and passed.dtype == np.float32
     assert np.isfinite(passed).all()
 
@@ -88,40 +87,3 @@ def test_telephone_laws_differ():
     assert not np.array_equal(u_law, a_law)
     assert helpers.si_sdr(u_law, a_law) > 30
     assert len(np.unique(u_law)) <= 256
-
-
-@pytest.mark.parametrize(("codec", "least_db"), [("GSM610", 3), ("OPUS", 5)])
-def test_speech_codecs_neither_delay_nor_silence(speech, codec, least_db):
-    assert helpers.si_sdr(helpers.telephone(speech), helpers.telephone(speech, codec)) > least_db
-
-
-def test_reverberate():
-    response = np.zeros(3000, np.float32)
-    response[[100, 900]] = 2, 1  # the direct sound comes after 100 samples, an echo 800 later
-    reverberant = helpers.reverberate(tone(440), response)
-    echo = np.concatenate([np.zeros(800), tone(440)])[:8000]
-    np.testing.assert_allclose(reverberant, (2 * tone(440) + echo) / 5**0.5, atol=1e-5)
-    assert reverberant.dtype == np.float32
-
-
-def test_whisper_keeps_formants_and_loses_pitch(speech):
-    whispered = helpers.whisper(speech, np.random.default_rng(0))
-    assert whispered.shape == speech.shape and whispered.dtype == np.float32
-
-    def bands(signal):
-        """Power of 6 bands of 470 Hz from 780 Hz on, `(6, n)`, in pieces of 160 ms."""
-        power = np.abs(helpers.stft(signal)[25:115, : len(signal) // 63 // 20 * 20]) ** 2
-        return power.reshape(6, 15, -1, 20).mean(axis=(1, 3))
-
-    audible = bands(speech) > 1e-4 * bands(speech).max()
-    levels = (10 * np.log10(bands(signal)[audible]) for signal in (speech, whispered))
-    assert np.corrcoef(*levels)[0, 1] > 0.9
-
-    def periodicity(signal):
-        """The strongest autocorrelation at a lag of 2.5 to 12.5 ms, of the loudest 64 ms."""
-        frames = np.lib.stride_tricks.sliding_window_view(signal, 512)[::128]
-        loudest = frames[np.square(frames).sum(axis=1).argmax()]
-        correlation = np.correlate(loudest, loudest, "full")[511:]
-        return correlation[20:100].max() / correlation[0]
-
-    assert periodicity(whispered) < 0.5 * periodicity(speech)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SAMPLE, contents, decibel, fingerprint, noise, run_python, visible, write
+from conftest import SAMPLE, contents, decibel, fingerprint, noise, run_python, visible
 
 import helpers
 
@@ -18,11 +18,7 @@ def network():
     return network
 
 
-def test_untrained_unet_changes_nothing(speech):
-    assert np.array_equal(helpers.denoise(speech, model=helpers.unet()), speech)
-
-
-@pytest.mark.parametrize("n_frames", [2, 46])
+@pytest.mark.parametrize("n_frames", [16, 48])
 def test_unet_takes_any_number_of_frames(network, n_frames):
     output = network.predict_on_batch(noise(2, 128, n_frames, 2))
     assert output.shape == (2, 128, n_frames, 2) and output.dtype == np.float32
@@ -40,7 +36,7 @@ def test_saved_unet_is_the_same(network, tmp_path):
     network.save(tmp_path / "unet.keras")
     inputs = noise(1, 128, 32, 2)
     loaded = helpers.load_model(tmp_path / "unet.keras")  # in Keras' safe mode
-    np.testing.assert_allclose(loaded.predict_on_batch(inputs), network.predict_on_batch(inputs), atol=1e-6)
+    assert np.array_equal(loaded.predict_on_batch(inputs), network.predict_on_batch(inputs))
 
 
 def test_load_model_errors(bad_file):
@@ -48,12 +44,32 @@ def test_load_model_errors(bad_file):
         helpers.load_model(bad_file)
 
 
+def test_transfer_weights_keeps_what_is_predicted_with_more_blocks():
+    shallow, deep = helpers.unet((4, 8, 8), (0, 1, 1)), helpers.unet((4, 8, 8), (0, 2, 4))
+    rng = np.random.default_rng(0)
+    weights = [rng.uniform(0.1, 1, weight.shape).astype(np.float32) for weight in shallow.get_weights()]
+    shallow.set_weights(weights)
+    helpers.transfer_weights(weights, deep)
+    inputs = rng.standard_normal((1, 128, 32, 2)).astype(np.float32)
+    np.testing.assert_allclose(deep.predict_on_batch(inputs), shallow.predict_on_batch(inputs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_blocks", [(0, 3), (1, 1)])
+def test_transfer_weights_refuses_fewer_blocks(n_blocks):
+    with pytest.raises(ValueError, match="as many blocks or fewer"):
+        helpers.transfer_weights(helpers.unet((4, 8), n_blocks).get_weights(), helpers.unet((4, 8), (0, 1)))
+
+
+def test_transfer_weights_refuses_other_widths():
+    with pytest.raises(ValueError, match="these widths"):
+        helpers.transfer_weights(helpers.unet((4, 6), (0, 0)).get_weights(), helpers.unet((4, 8), (0, 0)))
+
+
 def test_load_model_sees_a_new_file(small_unet, tmp_path):
     path = tmp_path / "unet.keras"
     inputs = noise(1, 128, 16, 2)
-    for seed in range(2):
+    for _ in range(2):
         model = small_unet()
-        model.set_weights([noise(*weights.shape, seed=seed) ** 2 for weights in model.get_weights()])
         model.save(path)
         outputs = helpers.load_model(path).predict_on_batch(inputs)
         assert np.array_equal(outputs, model.predict_on_batch(inputs))
@@ -108,18 +124,7 @@ def test_intelligibility_loss_is_close_to_estoi(speech, snr_db):
     assert np.asarray(helpers.intelligibility_loss(pair[0], pair[0])) == pytest.approx([0], abs=0.01)
 
 
-def test_mel_loss(speech):
-    clean = helpers.to_network(helpers.stft(speech), helpers.signal_level(speech))[None]
-    losses = [np.asarray(helpers.mel_loss(clean, share * clean))[0] for share in (1, 10**-0.5, 0.1, 0)]
-    assert losses[0] == 0 and (np.diff(losses) > 0.01).all()
-    assert losses[1] < 1 and losses[2] < 2  # 10 and 20 dB, less where the speech is near silence
-    # A faint band counts for more than its power does.
-    above = (np.arange(128) >= 64)[:, None, None]
-    loud, faint = (np.asarray(helpers.mel_loss(x, x * ~above))[0] for x in (clean, np.where(above, 0.3 * clean, clean)))
-    assert faint > 2 * 0.3**2 * loud
-
-
-@pytest.mark.parametrize("loss_of", [helpers.hearing_loss, helpers.intelligibility_loss, helpers.mel_loss])
+@pytest.mark.parametrize("loss_of", [helpers.hearing_loss, helpers.intelligibility_loss])
 @pytest.mark.parametrize("silent", ["speech", "enhanced", "both"])
 def test_losses_of_silence_have_finite_gradients(silent, loss_of):
     import tensorflow as tf
@@ -154,23 +159,6 @@ def test_blended_speech_is_finite_and_varied():
     batches = [sources()[i][0] for i in range(20)]
     assert np.isfinite(batches).all()
     assert len({batch.tobytes() for batch in batches}) == 20
-
-
-def test_blended_speech_in_rooms(tmp_path):
-    room = write(tmp_path / "room.wav", noise(4000, level=1) * np.exp(-np.arange(4000) / 500).astype(np.float32))
-    dry, wet = sources(), sources(rooms=[room])
-    assert any(not np.array_equal(dry[i][0], wet[i][0]) for i in range(5))
-    assert np.isfinite([wet[i][0] for i in range(20)]).all()
-
-
-def test_blends_of_talkers():
-    """In some blends nobody speaks, in some there is no noise, and in some two talkers take turns."""
-    source, rng = sources(n_frames=128), np.random.default_rng(0)
-    blends = np.array([source.random_blend(rng) for _ in range(150)])
-    silent_speech, silent_noise, _ = (~blends.any(axis=-1)).sum(axis=0)
-    assert 0 < silent_speech < 15 and 0 < silent_noise < 25
-    speech, noise, noisy = blends.swapaxes(0, 1)
-    np.testing.assert_allclose(speech + noise, noisy, atol=1e-6)
 
 
 def test_blended_speech_of_one_speaker(corpus):
@@ -261,8 +249,8 @@ import helpers
 
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
-helpers.unet = functools.partial(helpers.unet, widths=(4,), n_blocks=0)
-helpers.BlendedSpeech.__init__.__defaults__ = ((), 8, 16, 0)
+helpers.unet = functools.partial(helpers.unet, widths=(4,), n_blocks=(0,))
+helpers.BlendedSpeech.__init__.__defaults__ = (8, 16, 0)
 helpers.held_out_blends = functools.partial(helpers.held_out_blends, n=2)
 helpers.export = lambda model, target: None
 
