@@ -121,11 +121,6 @@ def _split(number):
     return {0: "test", 1: "validation"}.get(number % 10, "train")
 
 
-def _sounds(folder):
-    """The sound files below a folder, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
-
-
 def _with_durations(table):
     """Add the column `duration` in seconds; name in a warning, and leave out, what cannot be read or is too short."""
     durations, left_out = [], []
@@ -144,12 +139,10 @@ def _with_durations(table):
 
 
 def list_speech(corpus=None):
-    """List the speech files of a corpus: LibriSpeech in its own layout, and other voices as extra speech.
+    """List the speech files of a corpus, in LibriSpeech's layout `LibriSpeech/<subset>/<speaker>/<chapter>/*.flac`.
 
-    LibriSpeech is `LibriSpeech/<subset>/<speaker>/<chapter>/*.flac`, extra speech `speech/<subset>/<speaker>/*` in any
-    sound format. Returns a DataFrame with the columns path, subset, speaker, chapter, utterance, split and duration
-    (seconds). The split is by speaker: numbers divisible by 10 are for testing, numbers that end in 1 for validation.
-    Extra speech has "<subset>/<speaker>" as speaker, chapter 0, and is for training.
+    Returns a DataFrame with the columns path, subset, speaker, chapter, utterance, split and duration (seconds). The
+    split is by speaker: numbers divisible by 10 are for testing, numbers that end in 1 for validation.
     Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
     Raises FileNotFoundError if the corpus holds no speech.
     """
@@ -158,9 +151,6 @@ def list_speech(corpus=None):
     for path in sorted(corpus.glob("LibriSpeech/*/*/*/*.flac")):
         subset, speaker, chapter = path.parts[-4:-1]
         rows.append((path, subset, int(speaker), int(chapter), path.stem, _split(int(speaker))))
-    for path in _sounds(corpus / "speech"):
-        subset, speaker, *_ = path.relative_to(corpus / "speech").parts
-        rows.append((path, subset, f"{subset}/{speaker}", 0, path.stem, "train"))
     if not rows:
         raise FileNotFoundError(
             f"no speech in {corpus}: it should hold LibriSpeech/<subset>/<speaker>/<chapter>/*.flac"
@@ -173,31 +163,22 @@ def list_noise(corpus=None):
 
     Returns a DataFrame with the columns path, category, fold, split and duration (seconds). The split is by ESC-50's
     folds: 1 is for testing, 2 for validation. Extra noise has its folder's name as category, fold 0, and is for
-    training; `speech/` and `rir/` are no noise. Files that are unreadable or shorter than MIN_DURATION are left out,
-    with a warning that names them.
+    training. Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
     Raises FileNotFoundError if the corpus holds no noise.
     """
     corpus = find_corpus() if corpus is None else Path(corpus)
-    rows, held_out = [], set()
+    rows = []
     for meta in sorted(corpus.glob("ESC-50*/meta/esc50.csv")):
         for clip in pd.read_csv(meta).sort_values("filename").itertuples():
             split = {1: "test", 2: "validation"}.get(clip.fold, "train")
             rows.append((meta.parents[1] / "audio" / clip.filename, clip.category, clip.fold, split))
-            if split == "test":
-                held_out.add(str(clip.src_file))
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
-        if folder.name not in ("LibriSpeech", "speech", "rir") and not folder.name.startswith("ESC-50"):
-            # UrbanSound8K comes from Freesound as ESC-50 does: no recording may be in both training and testing.
-            files = (path for path in _sounds(folder) if path.name.partition("-")[0] not in held_out)
+        if folder.is_dir() and folder.name != "LibriSpeech" and not folder.name.startswith("ESC-50"):
+            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
             rows.extend((path, folder.name, 0, "train") for path in files)
     if not rows:
         raise FileNotFoundError(f"no noise in {corpus}: it should hold ESC-50/audio/*.wav and ESC-50/meta/esc50.csv")
     return _with_durations(pd.DataFrame(rows, columns=["path", "category", "fold", "split"]))
-
-
-def list_rooms(corpus=None):
-    """List the room impulse responses of a corpus, the sound files below its folder `rir`; an empty list if none."""
-    return _sounds((find_corpus() if corpus is None else Path(corpus)) / "rir")
 
 
 @contextlib.contextmanager
@@ -357,8 +338,6 @@ LICENCES = {  # of the data sets that a corpus may hold, by the folder's name, f
     "ESC-50-master": "CC BY-NC 3.0",
     "UrbanSound8K": "CC BY-NC 3.0",
     "ambience": "CC0 or CC BY",
-    "everyday": "CC0, CC BY, CC BY-SA, MIT, Apache 2.0; UrbanSound8K CC BY-NC 3.0",
-    "speech": "CC BY 4.0, CC BY-SA, CC0, Apache 2.0, free; RAVDESS CC BY-NC-SA 4.0",
 }
 
 
@@ -492,13 +471,11 @@ def random_blends(speech_frames, noise_frames, n_samples=N_SAMPLES, snr_db=(-5, 
     return speech, *blend(speech, noise, rng.uniform(*snr_db, size=n_samples))
 
 
-def telephone(signal, codec="ULAW", band_hz=(300, 3400)):
-    """Pass a signal `(samples,)` at 8 kHz through a telephone channel: a band-pass filter, then a codec and back.
+def telephone(signal, law="ULAW", band_hz=(300, 3400)):
+    """Pass a signal `(samples,)` at 8 kHz through a telephone channel: a band-pass filter, then G.711 and back.
 
-    `codec` is "ULAW" (North America, Japan) or "ALAW" (elsewhere), the two laws of ITU-T recommendation G.711 (1988),
-    which keep 8 bits a sample; "GSM610", the first codec of mobile phones; or "OPUS", that of calls over the internet.
-    `band_hz` are the lowest and highest frequency that pass. Neither filter nor codec delays; what exceeds [-1, 1] is
-    clipped.
+    `law` is "ULAW" (North America, Japan) or "ALAW" (elsewhere); `band_hz` are the lowest and highest frequency that
+    pass. The filter has no delay; G.711 clips to [-1, 1] and keeps 8 bits a sample, ITU-T recommendation G.711 (1988).
     """
     from scipy.signal import butter, sosfiltfilt
 
@@ -506,22 +483,9 @@ def telephone(signal, codec="ULAW", band_hz=(300, 3400)):
     # Zeros on both sides let the filter ring out, and let it take signals shorter than itself.
     filtered = sosfiltfilt(band, np.pad(signal, SAMPLE_RATE // 10))[SAMPLE_RATE // 10 : -SAMPLE_RATE // 10]
     coded = io.BytesIO()
-    sf.write(coded, np.clip(filtered, -1, 1), SAMPLE_RATE, format="OGG" if codec == "OPUS" else "WAV", subtype=codec)
+    sf.write(coded, filtered, SAMPLE_RATE, format="WAV", subtype=law)
     coded.seek(0)
-    return fix_length(sf.read(coded, dtype="float32")[0], len(signal))
-
-
-def reverberate(signal, response):
-    """Place a talker in a room: a signal `(samples,)`, convolved with the room's impulse response `(n,)`.
-
-    The response is scaled to energy 1, which keeps the level, and begins at its peak, the direct sound, so that nothing
-    is delayed. Returns float32 `(samples,)`.
-    """
-    from scipy.signal import oaconvolve
-
-    response = response[np.argmax(np.abs(response)) :]
-    response = response / np.sqrt(np.sum(np.square(response, dtype=np.float64)))
-    return oaconvolve(signal, response)[: len(signal)].astype(np.float32)
+    return sf.read(coded, dtype="float32")[0]
 
 
 def whisper(signal, rng):
@@ -634,71 +598,35 @@ def _keras():
     return keras
 
 
-FRAME_MULTIPLE = 2  # time is halved once: the network takes any even number of frames
+FRAME_MULTIPLE = 16  # four halvings of the time axis: the network takes any number of frames that 16 divides
 
 
-@functools.cache
-def _along():
-    """The network's one layer that Keras does not have; a class, made on first use as Keras is imported."""
-    keras = _keras()
-
-    @keras.saving.register_keras_serializable("helpers")
-    class Along(keras.layers.Layer):
-        """Two GRUs that read `(batch, bins, frames, channels)` along one axis, forwards and backwards.
-
-        `axis` is 1, along the bins of each frame, or 2, along the frames of each bin. The result has `2 * units`
-        channels. To the GRU what lies on the other axis are more items of the batch (Luo, 2020).
-        """
-
-        def __init__(self, units, axis, **options):
-            super().__init__(**options)
-            self.units, self.axis = units, axis
-            self.gru = keras.layers.Bidirectional(keras.layers.GRU(units, return_sequences=True))
-
-        def build(self, shape):
-            self.gru.build((None, None, shape[-1]))
-            super().build(shape)
-
-        def compute_output_shape(self, shape):
-            return *shape[:-1], 2 * self.units
-
-        def call(self, x):
-            ops = keras.ops
-            rows = ops.swapaxes(x, 1, 2) if self.axis == 1 else x
-            shape = ops.shape(rows)
-            read = self.gru(ops.reshape(rows, (shape[0] * shape[1], shape[2], shape[3])))
-            read = ops.reshape(read, (*shape[:3], 2 * self.units))
-            return ops.swapaxes(read, 1, 2) if self.axis == 1 else read
-
-        def get_config(self):
-            return {**super().get_config(), "units": self.units, "axis": self.axis}
-
-    return Along
-
-
-def unet(widths=(32, 48, 64, 96), n_blocks=3):
+def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
     """Build a U-Net that predicts the noise in a noisy spectrogram.
 
     Args:
-        widths: channels after each halving of frequency, from fine to coarse; the first halves time too.
-        n_blocks: dual-path blocks at the bottom of the U.
+        widths: channels after each halving of frequency and time, from fine to coarse.
+        n_blocks: residual blocks at each of these levels.
 
     Returns: a Keras model from float32 `(batch, 128, frames, 2)`, the noisy spectrogram by `to_network`, to the
-    noise's spectrogram of the same shape and scale, for an even number of frames. With random weights it predicts no
-    noise at all, so that it changes nothing.
+    noise's spectrogram of the same shape and scale; 16 must divide the number of frames.
 
-    The U-Net is Ronneberger's (2015), the complex mask Williamson's (2016). At its bottom, where 8 bins are left, GRUs
-    read along frequency and along time: dual-path blocks (Luo, 2020), as first put there by Le (DPCRN, 2021).
+    The U-Net is Ronneberger's (2015); the complex mask is Williamson's (2016), the residual blocks are He's (2016),
+    with a gain that is zero at first (Goyal, 2017).
     The first layer already halves the resolution: full-resolution layers cost the most and bring the least.
     """
     keras = _keras()
     layers, ops = keras.layers, keras.ops
 
-    def normalise(x):
-        return layers.BatchNormalization(momentum=0.95)(x)  # Keras' 0.99 lags behind in a short training
+    def convolve(x, layer, gain="ones"):
+        return layers.LeakyReLU(0.1)(layers.BatchNormalization(gamma_initializer=gain)(layer(x)))
 
-    def convolve(x, layer):
-        return layers.LeakyReLU(0.1)(normalise(layer(x)))
+    def residual_blocks(x, n):
+        for _ in range(n):
+            y = convolve(x, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False))
+            # Without a gain a block changes nothing at first, so that one can be put into a trained network.
+            x = x + convolve(y, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False), gain="zeros")
+        return x
 
     # Loudness spans five orders of magnitude; the power 0.3 brings it to about two, close to how we hear it.
     noisy = keras.Input((N_FFT // 2 + 1, None, 2))
@@ -706,30 +634,38 @@ def unet(widths=(32, 48, 64, 96), n_blocks=3):
     x = ops.concatenate([magnitude**0.3, noisy * magnitude**-0.7], axis=-1)  # (batch, 128, frames, 3)
 
     skips = []
-    for width in widths:  # each level has half of the bins of the one before
-        kernel, strides = (3, (2, 1)) if skips else (4, 2)
-        x = convolve(x, layers.Conv2D(width, kernel, strides=strides, padding="same", use_bias=False))
+    for width, n in zip(widths, n_blocks, strict=True):  # each level has half of the bins and frames of the one before
+        kernel = 3 if skips else 4
+        x = convolve(x, layers.Conv2D(width, kernel, strides=2, padding="same", use_bias=False))
+        x = residual_blocks(x, n)
         skips.append(x)
-    for _ in range(n_blocks):
-        for axis in (1, 2):
-            read = _along()(widths[-1] // 2, axis)(x)
-            x = x + normalise(layers.Dense(widths[-1], use_bias=False)(read))
     for width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
-        x = convolve(x, layers.Conv2DTranspose(width, (4, 1), strides=(2, 1), padding="same", use_bias=False))
+        x = convolve(x, layers.Conv2DTranspose(width, 4, strides=2, padding="same", use_bias=False))
         x = convolve(ops.concatenate([x, skip], axis=-1), layers.Conv2D(width, 3, padding="same", use_bias=False))
-        if width == widths[-2]:  # a residual block (He, 2016)
-            y = convolve(x, layers.Conv2D(width, 3, padding="same", use_bias=False))
-            x = x + convolve(y, layers.Conv2D(width, 3, padding="same", use_bias=False))
-    # 0 lets a bin pass, 1 deletes it: with zeros for weights, all passes.
-    mask = ops.tanh(layers.Conv2DTranspose(2, 4, strides=2, padding="same", kernel_initializer="zeros")(x))
+        x = residual_blocks(x, 1 if width == widths[-2] else 0)
+    mask = 1.5 * ops.tanh(layers.Conv2DTranspose(2, 4, strides=2, padding="same")(x))
 
     # Multiplying by a complex mask turns phases as well as scaling magnitudes.
     mask_real, mask_imaginary = ops.split(mask, 2, axis=-1)
     real, imaginary = ops.split(noisy, 2, axis=-1)
-    noise = ops.concatenate(
+    speech = ops.concatenate(
         [mask_real * real - mask_imaginary * imaginary, mask_real * imaginary + mask_imaginary * real], axis=-1
     )
-    return keras.Model(noisy, noise, name="unet")
+    return keras.Model(noisy, noisy - speech, name="unet")
+
+
+def transfer_weights(weights, model):
+    """Give a U-Net the weights, a list of arrays, of one with the same widths and as many residual blocks or fewer.
+
+    Blocks that only the new network has stay what they are at first, identities: it predicts what the old one did
+    (Chen, 2016). Raises ValueError, with the model left half filled, if the weights fit no such network.
+    """
+    weights = list(weights)
+    for variable in model.weights:
+        if weights and weights[0].shape == tuple(variable.shape):
+            variable.assign(weights.pop(0))
+    if weights:
+        raise ValueError("the model to start from is no `unet` of these widths, with as many blocks or fewer")
 
 
 def _magnitude(channels):
@@ -747,14 +683,14 @@ def spectral_loss(y_true, y_pred):
 
     Mean square error of the magnitudes to the power 0.3, plus that of complex values compressed the same way (Ephrat,
     2018; Braun, 2021), minus the signal-to-distortion ratio in bels (tens of dB), which keeps strong speech intact,
-    plus two models of a listener and one of a speech recogniser.
+    plus two models of a listener.
     """
     ops = _keras().ops
     noise, speech = ops.split(y_true, 2, axis=-1)
     enhanced = speech + (noise - y_pred)  # noisy - predicted noise
     magnitude, enhanced_magnitude = _magnitude(speech), _magnitude(enhanced)
     axes = (1, 2, 3)
-    # Three distances between spectrograms, and three as they are heard: the first three alone leave audible noise.
+    # Three distances between spectrograms, and two as the ear hears them: the first three alone leave audible noise.
     magnitude_error = ops.mean(ops.square(magnitude**0.3 - enhanced_magnitude**0.3), axis=axes)
     complex_difference = speech * magnitude**-0.7 - enhanced * enhanced_magnitude**-0.7
     complex_error = ops.mean(ops.sum(ops.square(complex_difference), axis=-1), axis=(1, 2))
@@ -762,7 +698,6 @@ def spectral_loss(y_true, y_pred):
     distortion = ops.sum(ops.square(speech - enhanced), axis=axes)
     sdr = ops.log10((power + 1e-6) / (distortion + 1e-3 * power + 1e-6))
     heard = 0.06 * hearing_loss(speech, enhanced) + 0.5 * intelligibility_loss(speech, enhanced)
-    heard += 0.2 * mel_loss(speech, enhanced)
     return 0.6 * magnitude_error + 0.4 * complex_error - 0.2 * sdr + heard
 
 
@@ -841,25 +776,11 @@ def intelligibility_loss(speech, enhanced):
     return ops.sum((1 - correlation) * audible, axis=(1, 2)) / (ops.sum(audible, axis=(1, 2)) + 1)
 
 
-def mel_loss(speech, enhanced):
-    """How far log-mel spectra, what speech recognisers read, are apart: bels, `(batch,)`.
-
-    For spectrograms `(batch, 128, frames, 2)`: 40 bands of equal width on the mel scale. What lies 40 dB below the
-    loudest band of the speech counts as silence. In decibels a faint consonant weighs as much as a loud vowel.
-    """
-    ops = _keras().ops
-    mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=40)
-    clean, result = (ops.einsum("bftc,kf->bkt", ops.square(x), mel) for x in (speech, enhanced))
-    floor = 1e-4 * ops.max(clean, axis=(1, 2), keepdims=True) + 1e-6
-    return ops.mean(ops.abs(ops.log10(clean + floor) - ops.log10(result + floor)), axis=(1, 2))
-
-
 class BlendedSpeech:
     """An endless supply of training batches, blended on the fly; batch `i` depends on the seed and on `i` alone.
 
     Args:
         speech, noise: tables by `list_speech` and `list_noise`, already cut down to one split.
-        rooms: files of room impulse responses, as `list_rooms` lists them.
         batch_size: blends in a batch.
         n_frames: STFT frames in a blend; 512 are 4 s.
         seed: another seed gives other blends.
@@ -868,9 +789,8 @@ class BlendedSpeech:
     the noisy spectrogram, and those of noise and speech side by side. Memory use does not depend on the corpus.
     """
 
-    def __init__(self, speech, noise, rooms=(), batch_size=6, n_frames=512, seed=0):
-        self.speech, self.noise, self.rooms = speech, noise, rooms
-        self.batch_size, self.seed = batch_size, seed
+    def __init__(self, speech, noise, batch_size=6, n_frames=512, seed=0):
+        self.speech, self.noise, self.batch_size, self.seed = speech, noise, batch_size, seed
         self.n_samples = n_frames * HOP_LENGTH_FFT
 
     def __getitem__(self, index):
@@ -884,55 +804,34 @@ class BlendedSpeech:
 
     def random_blend(self, rng):
         """One random blend: speech, noise and noisy, each float32 `(n_samples,)`."""
-        speech = self.random_talkers(rng)
-        noise = self.random_noise(rng) if rng.random() > 0.05 else np.zeros_like(speech)
+        row = self.speech.iloc[rng.integers(len(self.speech))]
+        speech = self.random_speech(row, rng)
+        noise = self.random_noise(row.speaker, rng) if rng.random() > 0.05 else np.zeros_like(speech)
         noise, noisy = blend(speech, noise, rng.uniform(-7, 20))
-        if rng.random() < 0.03:  # nobody speaks
-            speech, noisy = np.zeros_like(speech), noise
         if rng.random() < 0.5:  # a call: the codec adds a noise of its own, which depends on the level
-            line = self.random_line(rng)
-            speech, noisy = line(speech), line(noisy)
+            gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
+            line = {"law": rng.choice(["ULAW", "ALAW"])}
+            if rng.random() < 0.5:  # not every line has the standard's band
+                line["band_hz"] = rng.uniform(50, 350), rng.uniform(3200, 3900)
+            speech, noisy = telephone(gain * speech, **line), telephone(gain * noisy, **line)
             noise = noisy - speech
         return speech, noise, noisy
 
-    def random_talkers(self, rng):
-        """Who is to be heard, float32 `(n_samples,)`: one talker, or a second one too, as in a call of one channel."""
-        speech = self.random_speech(rng)
-        if rng.random() > 0.15:
-            return speech
-        other = self.random_speech(rng)
-        other *= signal_level(speech) / signal_level(other) * 10 ** (rng.uniform(-30, 0) / 20)
-        if rng.random() < 0.3:  # both at once
-            return speech + other
-        turn = np.arange(self.n_samples) // rng.integers(SAMPLE_RATE // 2, 2 * SAMPLE_RATE)
-        return np.where((turn + rng.integers(2)) % 2, speech, other)
-
-    def random_speech(self, rng):
-        """A crop of an utterance, float32 `(n_samples,)`, at times in a room or whispered; a shorter one is padded."""
-        durations = self.speech["duration"].cumsum()
-        row = self.speech.iloc[durations.searchsorted(rng.uniform(0, durations.iloc[-1]))]  # each second is as likely
+    def random_speech(self, row, rng):
+        """A crop of the utterance in a row of the table, float32 `(n_samples,)`; a shorter one is zero-padded."""
         speed = rng.uniform(0.9, 1.1)
         duration = speed * self.n_samples / SAMPLE_RATE
         speech = load_audio(row.path, rng.uniform(0, max(0, row.duration - duration)), duration)
-        speech = self.at_speed(speech, speed)
-        if rng.random() < 0.04:
-            speech = whisper(speech, rng)
-        return self.in_random_room(speech, rng) if rng.random() < 0.25 else speech
-
-    def in_random_room(self, signal, rng):
-        """The signal in one of the rooms, where there are any, with the talker near to the microphone or far."""
-        if len(self.rooms) == 0:
-            return signal
-        room = reverberate(signal, load_audio(self.rooms[rng.integers(len(self.rooms))]))
-        return room + np.float32(rng.uniform(0, 1)) * signal
+        return self.at_speed(speech, speed)
 
     def at_speed(self, signal, speed):
         """Play a signal faster or slower, which shifts its pitch: a few voices and noises sound like many."""
         return fix_length(resample(signal, speed * SAMPLE_RATE, SAMPLE_RATE), size=self.n_samples)
 
-    def random_noise(self, rng):
-        """80 % noise clips, one or two at a time; 12 % babble of 3 to 8 voices; 8 % coloured noise."""
+    def random_noise(self, speaker, rng):
+        """80 % noise clips, one or two at a time; 12 % babble of 3 to 8 other speakers; 8 % coloured noise."""
         kind = rng.random()
+        others = self.speech[self.speech["speaker"] != speaker]
         if kind < 0.8:
             paths = self.noise["path"].iloc[rng.integers(len(self.noise), size=rng.integers(1, 3))]
             speeds = rng.uniform(0.7, 1.4, size=len(paths))
@@ -940,28 +839,13 @@ class BlendedSpeech:
                 self.at_speed(random_crop(path, int(speed * self.n_samples), rng), speed)
                 for path, speed in zip(paths, speeds, strict=True)
             ]
-        elif kind < 0.92:
-            parts = [self.random_speech(rng) for _ in range(rng.integers(3, 9))]
+        elif kind < 0.92 and len(others):
+            parts = [self.random_speech(others.iloc[rng.integers(len(others))], rng) for _ in range(rng.integers(3, 9))]
         else:  # power falls with frequency to the power 0 (white) to 2 (brown)
             spectrum = np.fft.rfft(rng.standard_normal(self.n_samples))
             spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** rng.uniform(0, 1)
             parts = [np.fft.irfft(spectrum, self.n_samples)]
-        noise = sum(part / signal_level(part) for part in parts)
-        if rng.random() < 0.15:
-            noise = self.in_random_room(noise, rng)
-        if rng.random() < 0.2:  # it begins or ends
-            noise[:: rng.choice([-1, 1])][: rng.integers(self.n_samples)] = 0
-        return noise
-
-    def random_line(self, rng):
-        """A function that passes a signal through a telephone line of random level, band, codec and packet loss."""
-        gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
-        options = {"codec": rng.choice(["ULAW", "ALAW", "GSM610", "OPUS"], p=[0.35, 0.35, 0.2, 0.1])}
-        if rng.random() < 0.5:  # not every line has the standard's band
-            options["band_hz"] = rng.uniform(50, 350), rng.uniform(3200, 3900)
-        loss = rng.uniform(0.01, 0.1) if rng.random() < 0.1 else 0
-        arrived = np.repeat(rng.random(-(-self.n_samples // 160)) >= loss, 160)[: self.n_samples]  # packets of 20 ms
-        return lambda signal: telephone(gain * signal, **options) * arrived
+        return sum(part / signal_level(part) for part in parts)
 
     def random_tilts(self, rng):
         """Gains of microphones at each bin, `(batch_size, 128, 1)`: mostly flat, at times darker or brighter."""
@@ -981,7 +865,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         corpus: folder of the corpus; by default that of `find_corpus`.
         epochs, steps_per_epoch: the learning rate falls to zero along their product, as a cosine.
         learning_rate: its highest value, after 200 steps of warm-up.
-        start: a trained model's file to go on from, instead of random weights.
+        start: a trained model's file to go on from, instead of random weights; it may have fewer residual blocks.
         seed: of the weights and the blends.
 
     Returns: (model, history), the history as a DataFrame with a row per epoch.
@@ -993,23 +877,20 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     if min(epochs, steps_per_epoch) < 1:
         raise ValueError(f"{epochs} epochs of {steps_per_epoch} steps are no training: both must be at least 1")
     corpus = find_corpus() if corpus is None else Path(corpus)
-    speech, noise, rooms = list_speech(corpus), list_noise(corpus), list_rooms(corpus)
+    speech, noise = list_speech(corpus), list_noise(corpus)
     sources = {}
     for split in ("train", "validation", "test"):
         part = speech[speech["split"] == split], noise[noise["split"] == split]
         if min(map(len, part)) == 0:
             raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
-        sources[split] = BlendedSpeech(*part, rooms, seed=seed)
+        sources[split] = BlendedSpeech(*part, seed=seed)
     keras = _keras()
     keras.utils.set_random_seed(seed)
     model, origin = unet(), {}
     if start is not None:
         if Path(start).suffix != ".keras":
             raise ValueError(f"training can't go on from {start}: name the model's .keras file")
-        try:
-            model.set_weights(load_model(start).get_weights())
-        except ValueError:
-            raise ValueError(f"training can't go on from {start}: it is no `unet` of these widths and blocks") from None
+        transfer_weights(load_model(start).get_weights(), model)
         origin = _card(start)  # read now: the output may take its place
 
     class Batches(keras.utils.PyDataset):
@@ -1535,9 +1416,7 @@ def load_model(model=MODEL):
 @functools.lru_cache(maxsize=2)
 def _read_model(path, modified):  # the time of the last change makes sure that a retrained model is read again
     try:
-        return (
-            OnnxModel(path) if path.suffix == ".onnx" else _along() and _keras().saving.load_model(path, compile=False)
-        )
+        return OnnxModel(path) if path.suffix == ".onnx" else _keras().saving.load_model(path, compile=False)
     except Exception as error:  # both raise many kinds
         raise ValueError(f"{path} is not a model that can be loaded: train one, or name another file") from error
 

@@ -87,3 +87,26 @@ def test_telephone_laws_differ():
     assert not np.array_equal(u_law, a_law)
     assert helpers.si_sdr(u_law, a_law) > 30
     assert len(np.unique(u_law)) <= 256
+
+
+def test_whisper_keeps_formants_and_loses_pitch(speech):
+    whispered = helpers.whisper(speech, np.random.default_rng(0))
+    assert whispered.shape == speech.shape and whispered.dtype == np.float32
+
+    def bands(signal):
+        """Power of 6 bands of 470 Hz from 780 Hz on, `(6, n)`, in pieces of 160 ms."""
+        power = np.abs(helpers.stft(signal)[25:115, : len(signal) // 63 // 20 * 20]) ** 2
+        return power.reshape(6, 15, -1, 20).mean(axis=(1, 3))
+
+    audible = bands(speech) > 1e-4 * bands(speech).max()
+    levels = (10 * np.log10(bands(signal)[audible]) for signal in (speech, whispered))
+    assert np.corrcoef(*levels)[0, 1] > 0.9
+
+    def periodicity(signal):
+        """The strongest autocorrelation at a lag of 2.5 to 12.5 ms, of the loudest 64 ms."""
+        frames = np.lib.stride_tricks.sliding_window_view(signal, 512)[::128]
+        loudest = frames[np.square(frames).sum(axis=1).argmax()]
+        correlation = np.correlate(loudest, loudest, "full")[511:]
+        return correlation[20:100].max() / correlation[0]
+
+    assert periodicity(whispered) < 0.5 * periodicity(speech)

@@ -162,9 +162,7 @@ def test_blended_speech_is_finite_and_varied():
 
 
 def test_blended_speech_of_one_speaker(corpus):
-    source = helpers.BlendedSpeech(
-        helpers.list_speech(corpus).iloc[:1], helpers.list_noise(corpus), batch_size=3, n_frames=16
-    )
+    source = helpers.BlendedSpeech(helpers.list_speech(corpus).iloc[:1], helpers.list_noise(corpus), 3, 16)
     assert all(np.isfinite(source[i][0]).all() for i in range(20))
 
 
