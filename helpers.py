@@ -1363,7 +1363,7 @@ def open_audio(path, raw=None, rate=None):
 
 BLOCK = 54  # s that are read, denoised and written at a time
 FADE = 0.016  # s in which one block passes into the next
-CONTEXT = 4  # s on each side of a block that are computed and thrown away: in them, the network's memory fades
+CONTEXT = 4  # s on each side of a block that are computed and thrown away; the network sees 2.5 s far, resampling less
 
 
 class OnnxModel:
@@ -1587,8 +1587,8 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
         model: a trained U-Net or its file, by default the shipped one.
         mix: how much of the predicted noise is removed, from 0 (none) to 1 (all).
 
-    Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap:
-        no join can be heard.
+    Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap by
+        more than it sees: no join can be heard, and the result is that of the whole at once.
     Raises ValueError if the array is empty, has more than two axes, more channels than samples or more than 64, or
         holds NaN, infinity or values near 1e38; if the rate is no integer from 1 kHz to 1 MHz, or `mix` lies outside
         of 0 to 1.
