@@ -15,21 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from conftest import FORMATS, SAMPLE, contents, decibel, noise, run_python, tone, visible, write, write_format
+from conftest import FORMATS, SAMPLE, Fixed, contents, decibel, noise, run_python, tone, visible, write, write_format
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import helpers
-
-
-class Fixed:
-    """Stands for a U-Net that takes a fixed share of what it hears for noise."""
-
-    def __init__(self, share):
-        self.share = np.float32(share)
-
-    def predict_on_batch(self, inputs):
-        return self.share * inputs
 
 
 class Remembers:

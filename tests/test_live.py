@@ -14,21 +14,11 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import decibel, noise, tone
+from conftest import Fixed, decibel, noise, tone
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import helpers
-
-
-class Fixed:
-    """Stands for a U-Net that takes a fixed share of what it hears for noise."""
-
-    def __init__(self, share):
-        self.share = np.float32(share)
-
-    def predict_on_batch(self, inputs):
-        return self.share * inputs
 
 
 class Changing:
