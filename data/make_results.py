@@ -25,6 +25,7 @@ from helpers import (
     SAMPLE_RATE,
     STYLE,
     denoise,
+    denoise_stream,
     evaluate,
     left_db,
     list_noise,
@@ -46,6 +47,7 @@ CONDITIONS = {  # what is done to a pair before it is measured: functions of (cl
     "10 dB louder": lambda clean, noisy: (clean, noisy * np.float32(10**0.5)),
     "clean": lambda clean, noisy: (clean, clean),
 }
+LATENCIES = (0.032, 0.1, 0.25, 0.5)  # s
 MEASURES = ["pesq", "stoi", "estoi", "si_sdr"]
 
 
@@ -108,6 +110,11 @@ def other_sounds():
     return pd.DataFrame(rows, columns=["sound", "clips", "left_db", "least_db", "most_db"])
 
 
+def live(noisy, latency):
+    """What `denoise_stream` makes of a signal `(samples,)` at 8 kHz."""
+    return np.concatenate(list(denoise_stream([noisy], SAMPLE_RATE, latency)))
+
+
 def training(model):
     """How long a model was trained, from its card and those of the models that it started from."""
     card = json.loads(model.with_suffix(".json").read_text())
@@ -158,6 +165,8 @@ def main(benchmark, baseline=None, brief=None):
     scores.to_csv(results / "benchmark.csv", index=False, float_format="%.4f")
     table = compare(scores, pairs, systems, pd.read_csv(benchmark / "peers.csv"))
     table.to_csv(results / "systems.csv", index=False, float_format="%.4f")
+    streams = {str(latency): functools.partial(live, latency=latency) for latency in LATENCIES}
+    evaluate(pairs, streams).to_csv(results / "live.csv", index=False, float_format="%.4f")
     draw_worst(pairs, scores)
     other_sounds().to_csv(results / "sounds.csv", index=False, float_format="%.1f")
 

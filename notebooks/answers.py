@@ -50,6 +50,16 @@ NUMBERS = {  # exercise: decimals to round to, hash of the exercise and the roun
         "98990820322cdb13",
         "count the columns first: one every 63 samples, and the first at sample 0; then round up to 16s.",
     ),
+    "09.1": (
+        0,
+        "78e9ac7aa94f52d3",
+        "when does the last window end that holds a sample, and how much later do three more of them end?",
+    ),
+    "10.1": (
+        0,
+        "5f356d9a5331504d",
+        "add up the chances of that many heads and of more, in 20 throws; 14 are not enough.",
+    ),
 }
 
 
@@ -241,6 +251,48 @@ def _pieces(signal, n=800):
     return signal[:, : signal.shape[1] // n * n].reshape(-1, n)
 
 
+def regular_pieces(regular):
+    def sent(*sizes):
+        start = 0
+        for size in sizes:
+            yield np.arange(start, start + size, dtype=np.float32)
+            start += size
+
+    pieces = list(regular(sent(5, 300, 0, 160, 1, 534), 160))
+    yield [len(piece) for piece in pieces] == [160] * 6 + [40], "160 samples in each of 1000, and 40 at the end."
+    yield np.array_equal(np.concatenate(pieces), np.arange(1000)), "each sample should come out once, in order."
+    lengths = [len(piece) for piece in regular(sent(100, 220), 160)]
+    yield lengths == [160, 160], "where nothing is left at the end, nothing should come: no piece of 0 samples."
+    yield list(regular(sent(), 160)) == [], "of no chunks, no pieces can be made."
+    taken = []
+
+    def counted():
+        for i in range(10):
+            taken.append(i)
+            yield np.full(100, i, np.float32)
+
+    next(iter(regular(counted(), 160)))
+    yield len(taken) == 2, "it waits: hand a piece on as soon as its last sample has come."
+
+
+def word_errors(count):
+    for text, n, hint in (
+        ("the call was about fifteen pounds", 0, "equal texts have no errors."),
+        ("the call was about fifty pounds", 1, "one word for another is one error, not two."),
+        ("the call was fifteen pounds", 1, "a missing word is one error, and the words behind it are right."),
+        ("well the call was about fifteen pounds", 1, "a word too many is one error, and those behind it are right."),
+        ("the call about was fifteen pounds", 2, "two words that changed places are two errors."),
+        ("", 6, "of an empty text all words are missing."),
+        ("fifteen pounds the call was about", 4, "take the cheapest of all ways, not the first that comes."),
+    ):
+        yield count("the call was about fifteen pounds", text) == n, hint
+    yield count("", "well well") == 2, "beside an empty reference every word is one too many."
+    rng = np.random.default_rng(10)
+    for _ in range(20):
+        one, two = (" ".join(rng.choice(list("abc"), size=rng.integers(1, 9))) for _ in range(2))
+        yield count(one, two) == count(two, one), "from the one to the other should cost as much as the way back."
+
+
 TESTS = {  # exercise: what its answer must pass
     "01.2": halve_rate,
     "02.2": inverse_stft,
@@ -251,6 +303,8 @@ TESTS = {  # exercise: what its answer must pass
     "07.2": limiter,
     "08.2": finish_time,
     "08.4": cleaned_call,
+    "09.2": regular_pieces,
+    "10.2": word_errors,
 }
 
 

@@ -1,5 +1,6 @@
 """Tests of measures and evaluation."""
 
+import functools
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import helpers
-from data import make_results
+from data import make_results, make_robustness, make_understanding
 from data.make_baseline import denoise_original
 
 
@@ -65,6 +66,29 @@ def test_measure_of_clean_speech(speech):
     assert scores["si_sdr"] == np.inf
 
 
+def test_dnsmos_hears_noise_without_a_clean_version(speech):
+    clean, noisy = (helpers.dnsmos(signal) for signal in (speech, helpers.blend(speech, noise(len(speech)), 5)[1]))
+    assert list(clean) == ["sig", "bak", "ovrl"] and all(1 <= score <= 5 for score in clean.values())
+    assert noisy["bak"] < clean["bak"] - 1 and noisy["ovrl"] < clean["ovrl"]
+
+
+@pytest.mark.parametrize(("n_samples", "level"), [(1, 0.1), (80000, 0), (9999, 3)])
+def test_dnsmos_of_any_signal(n_samples, level):
+    assert np.isfinite(list(helpers.dnsmos(level * noise(n_samples)).values())).all()
+
+
+def test_dnsmos_of_nothing():
+    with pytest.raises(ValueError, match="no audio"):
+        helpers.dnsmos(np.zeros(0, np.float32))
+
+
+def test_margin_of_error_holds_for_few_values():
+    draws = np.random.default_rng(0).standard_normal((2000, 5))
+    holds = [abs(np.mean(values)) < helpers.margin_of_error(pd.Series(values)) for values in draws]
+    assert np.mean(holds) == pytest.approx(0.95, abs=0.02)
+    assert np.isnan(helpers.margin_of_error(pd.Series([1.0])))
+
+
 def test_original_recipe_is_an_identity_without_noise(speech):
     class RemovesNothing:
         def predict_on_batch(self, decibels):
@@ -85,6 +109,63 @@ def test_results_hold_each_condition_and_each_system(speech):
     table = make_results.compare(scores, pairs, {"U-Net": ("ours", helpers.denoise, "here")}, peers).set_index("system")
     assert list(table.index) == ["ours", "peer"] and list(table["source"]) == ["here", "there"]
     assert table.loc["ours", "si_sdr_5dB"] == pytest.approx(si_sdr["as it is"]) and table.loc["ours", "rtf"] > 0
+
+
+def test_live_results_keep_every_sample(speech):
+    assert len(make_results.live(speech[:9999], latency=0.5)) == 9999
+
+
+@pytest.fixture
+def keeps(monkeypatch):
+    """A function that makes robustness be measured of a network that keeps a share of everything."""
+
+    def network_keeps(share):
+        monkeypatch.setattr(make_robustness, "denoise", lambda signal: share * signal)
+
+    return network_keeps
+
+
+@pytest.fixture(scope="session")
+def two_pairs():
+    voices = helpers.list_speech(SAMPLE).groupby("speaker").nth(0)["path"]
+    clean = [helpers.load_audio(path, duration=3) for path in voices[:2]]
+    return [(str(i), voice, helpers.blend(voice, noise(len(voice)), 5)[1]) for i, voice in enumerate(clean)]
+
+
+@pytest.mark.parametrize(("share", "lost"), [(1, 0), (0.5, 0), (0.1, 100)])
+def test_robustness_counts_what_the_second_party_loses(share, lost, two_pairs, keeps):
+    keeps(share)
+    assert make_robustness.lost_parts(two_pairs, 0, softer_db=20) == pytest.approx(lost, abs=1)
+
+
+def test_robustness_tells_changes_of_level(two_pairs, keeps):
+    keeps(0.5)
+    assert make_robustness.least_gain_db(two_pairs, 0) == pytest.approx(-6.02, abs=0.01)
+    assert make_robustness.change_db(two_pairs[0][1]) == pytest.approx(-6.02, abs=0.01)
+    rows = {what: values for what, _, values in make_robustness.figures(two_pairs, [])}
+    assert rows.pop("shouting") == []
+    for what in ("speech in rooms", "whisper (vocoder)", "noise alone"):
+        assert rows[what] == pytest.approx([-6.02] * 2, abs=0.01)
+
+
+def test_word_errors():
+    count = functools.partial(make_understanding.word_errors, "call me at fifteen")
+    assert [count(text) for text in ("call me at fifteen", "call me at fifty", "me at fifteen", "")] == [0, 1, 1, 4]
+    assert count("very " * 30) == 4  # a loop counts no more than the file has words
+
+
+def test_understanding_has_a_row_for_each_mix(two_pairs):
+    def transcribe(signal):  # understands all but the first pair where noise is left
+        return "two words" if np.abs(np.fft.rfft(signal)[-2000:]).mean() < 2 else "too wards"
+
+    table = make_understanding.score(two_pairs, transcribe, (0, 1))
+    assert list(table["mix"]) == [0, 1, 0, 1] and set(table["words"]) == {2}
+    assert list(table["errors"][table["mix"] == 0]) == [2, 2] and list(table["errors"][table["mix"] == 1]) == [0, 0]
+    assert (table["bak"][table["mix"] == 1].to_numpy() > table["bak"][table["mix"] == 0].to_numpy()).all()
+
+
+def test_understanding_leaves_out_what_is_not_understood_when_clean(two_pairs):
+    assert make_understanding.score(two_pairs, lambda signal: "", (0, 1)).empty
 
 
 def test_training_counts_the_models_that_it_went_on_from(tmp_path):

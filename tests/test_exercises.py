@@ -1,5 +1,6 @@
 """Tests of the first cell and exercises."""
 
+import itertools
 import re
 
 import answers
@@ -38,6 +39,16 @@ def test_numbers_are_told_apart_at_their_last_decimal(capsys):
     assert [said(capsys, "07.1", mix)[:5] for mix in (0.74, 0.7488, 0.75, 0.76)] == ["Not y", "Right", "Right", "Not y"]
 
 
+def words_at_their_place(reference, text):
+    pairs = itertools.zip_longest(reference.split(), text.split())
+    return sum(word != other for word, other in pairs)
+
+
+def waits_for_the_end(chunks, size):
+    whole = np.concatenate([[], *chunks])
+    return [whole[start : start + size] for start in range(0, len(whole), size)]
+
+
 @pytest.mark.parametrize(
     ("exercise", "answer", "hint"),
     [
@@ -60,6 +71,11 @@ def test_numbers_are_told_apart_at_their_last_decimal(capsys):
         ("08.2", lambda seconds, n_workers: sum(seconds) / n_workers, "the longest decides"),
         ("08.2", lambda seconds, n: max(sum(seconds[i::n]) for i in range(n)), "nobody waits for a turn"),
         ("08.4", ("nothing.wav", "nowhere.wav"), "two files that exist"),
+        ("09.2", lambda chunks, size: (chunk[:size] for chunk in chunks), "160 samples in each"),
+        ("09.2", lambda chunks, size: np.array_split(np.concatenate([[], *chunks]), [size]), "160 samples in each"),
+        ("09.2", waits_for_the_end, "it waits"),
+        ("10.2", lambda reference, text: abs(len(reference.split()) - len(text.split())), "one word for another"),
+        ("10.2", words_at_their_place, "a missing word is one error"),
     ],
 )
 def test_a_wrong_function_gets_a_hint(exercise, answer, hint, capsys):

@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import shlex
 import shutil
 import struct
 import subprocess
@@ -156,7 +157,7 @@ class Breaks:
         ([np.float32(0)], r"a chunk has the shape \(\)"),
         ([np.zeros((160, 2))], r"a chunk has the shape \(160, 2\): expected"),
         ([np.zeros((1, 1, 1))], r"a chunk has the shape \(1, 1, 1\)"),
-        ([np.float32([0, np.nan])], "NaN or infinite"),
+        ([np.float32([np.nan, 0])], "NaN or infinite"),
         (["text"], "could not convert string"),
         (Breaks(), "the line is dead"),
     ],
@@ -171,6 +172,17 @@ def test_what_came_before_bad_input_is_yielded(bad, message, n_before):
         for piece in helpers.denoise_stream(itertools.chain(before, bad), 8000, model=Fixed(0.5)):
             length += len(piece)
     assert length == n_before
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_before_a_bad_one_of_the_same_chunk_are_yielded(bad):
+    chunk = noise(4000).reshape(2, 2000)
+    chunk[1, 1500] = bad
+    length = 0
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        for piece in helpers.denoise_stream([chunk], 8000, model=Fixed(0.5)):
+            length += piece.shape[-1]
+    assert length == 1500
 
 
 @pytest.mark.parametrize("chunks", [[], [np.zeros(0)], [np.zeros((2, 0))] * 3])
@@ -357,6 +369,16 @@ def test_reader_goes_away(command):
             pass
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell is needed")
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_closed_standard_streams_are_told_in_one_sentence(closed, command):
+    line = f"{shlex.join(command)} --raw ulaw {closed}"
+    done = subprocess.run(["sh", "-c", line], input=bytes(800), capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith("error: standard input or output is closed")
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [("-", "b.wav"), ("a.wav", "-"), ("-", "-", "-"), ("-", "a.wav", "-")])

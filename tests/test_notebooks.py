@@ -28,6 +28,8 @@ OTHER_PARAMETERS = {
     "06_evaluation": {"N_BLENDS": 6, "SEED": 1},
     "07_denoising_calls": {"SNR_DB": 0},
     "08_scaling_out": {"N_CALLS": 6, "CALL_SECONDS": 20},
+    "09_live": {"N_BLENDS": 3, "SEED": 1, "LIVE": True},
+    "10_judges": {"SEED": 1, "LIVE": True},
 }
 
 
@@ -206,4 +208,4 @@ def test_answers_are_right_also_with_other_parameters(name, course):
     checks = [cell for cell in code_cells(run) if cell.source.endswith(", answer)")]
     assert [printed(cell) for cell in checks] == ["Right.\n"] * len(checks) and checks
     views = [output for cell in code_cells(run) for output in cell.outputs if "widget-view" in str(output.get("data"))]
-    assert len(views) == parameters.get("LIVE", False)  # with LIVE there is one slider
+    assert len(views) == parameters.get("LIVE", False)  # with LIVE there is one slider, microphone or vote

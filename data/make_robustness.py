@@ -1,0 +1,92 @@
+"""Measures what the shipped model does to speech that is easily taken for noise: writes data/results/robustness.csv.
+
+Run it in the folder above as `python -m data.make_robustness BENCHMARK`, with a benchmark as in `make_results.py`;
+the shouted voices are those of RAVDESS in the corpus that SPEECH_CORPUS names. Each figure is a mean over up to 20
+recordings, with a 95 % interval (bootstrap over recordings). In a call of two parties, both in the telephone band,
+each talks for 1.5 s in turn; "lost" are those of the second one's parts of 20 ms, up to 20 dB below the loudest, that
+lose more than 10 dB.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.signal import butter, sosfiltfilt
+
+from helpers import ROOT, SAMPLE_RATE, denoise, find_corpus, load_audio, paired_files, whisper
+
+BAND = butter(4, (300, 3400), "bandpass", fs=SAMPLE_RATE, output="sos")
+N_SAMPLES = 12 * SAMPLE_RATE  # of a call
+
+
+def in_band(signal):
+    """A signal, repeated to 12 s, in the telephone band, of power 1."""
+    signal = sosfiltfilt(BAND, np.resize(signal, N_SAMPLES))
+    return signal / np.sqrt(np.mean(signal**2))
+
+
+def lost_parts(pairs, i, softer_db, snr_db=None):
+    """Percentage of the second party's parts that are lost, of a party `softer_db` below the first."""
+    (_, first, noisy), (_, second, _) = pairs[i], pairs[(i + len(pairs) // 2) % len(pairs)]
+    first, noise, second = in_band(first), in_band(noisy - first), in_band(second)
+    turn = np.arange(N_SAMPLES) // (3 * SAMPLE_RATE // 2) % 2
+    second = second * turn * 10 ** (-softer_db / 20)
+    noise = 0 * noise if snr_db is None else noise * 10 ** (-snr_db / 20)
+    enhanced = denoise(0.05 * (first * (1 - turn) + second + noise)) / 0.05
+    before, after = (np.mean(np.reshape(x, (-1, SAMPLE_RATE // 50)) ** 2, axis=1) for x in (second, enhanced))
+    spoken = before > before.max() / 100
+    return 100 * np.mean(after[spoken] < before[spoken] / 10)
+
+
+def least_gain_db(pairs, i):
+    """The gain in dB of that of two simultaneous talkers that loses more."""
+    talkers = np.stack([in_band(pairs[j][1]) for j in (i, (i + len(pairs) // 2) % len(pairs))], axis=1)
+    gains = np.linalg.lstsq(talkers, denoise(0.05 * talkers.sum(axis=1)) / 0.05, rcond=None)[0]
+    return 20 * np.log10(np.abs(gains).min())
+
+
+def change_db(signal):
+    """By how much the network changes the level of a recording."""
+    return 10 * np.log10(np.mean(denoise(signal) ** 2) / np.mean(np.square(signal)))
+
+
+def random_room(rng):
+    """An impulse response: the direct sound, and a tail of RT60 0.3 to 0.8 s, 6 dB below it to 10 dB above."""
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / rng.uniform(0.3, 0.8)) * (time > 0.0025)
+    return tail * np.sqrt(10 ** (rng.uniform(-6, 10) / 10) / np.sum(tail**2)) + (time == 0)
+
+
+def figures(pairs, shouted):
+    """Yield (what, unit, values) for each row of the table."""
+    chosen, rng = range(0, len(pairs), max(1, len(pairs) // 20)), np.random.default_rng(0)
+    for snr_db, softer in ((None, (10, 20, 30)), (20, (10, 20)), (10, (10,))):
+        for softer_db in softer:
+            noise = "no noise" if snr_db is None else f"noise {snr_db} dB below the first"
+            values = [lost_parts(pairs, i, softer_db, snr_db) for i in chosen]
+            yield f"second party {softer_db} dB softer, {noise}", "% lost", values
+    yield "two talkers at once, the one who loses more", "dB", [least_gain_db(pairs, i) for i in chosen]
+    clean = [pairs[i][1] for i in chosen]
+    yield "speech in rooms", "dB", [change_db(np.convolve(x, random_room(rng))[: len(x)]) for x in clean]
+    yield "whisper (vocoder)", "dB", [change_db(whisper(x, rng)) for x in clean]
+    yield "shouting", "dB", [change_db(load_audio(path)) for path in shouted]
+    yield "noise alone", "dB", [change_db(pairs[i][2] - pairs[i][1]) for i in chosen]
+
+
+def interval(values):
+    """Mean of values, and the 95 % interval of it by bootstrap."""
+    means = np.random.default_rng(0).choice(values, (2000, len(values))).mean(axis=1)
+    return np.mean(values), *np.percentile(means, (2.5, 97.5))
+
+
+def main(benchmark):
+    pairs = list(paired_files(benchmark / "clean", benchmark / "noisy"))
+    shouted = sorted((find_corpus() / "speech" / "ravdess").glob("*/03-01-05-02-*"))[:20]  # angry, strong
+    rows = [(what, unit, len(values), *interval(values)) for what, unit, values in figures(pairs, shouted) if values]
+    table = pd.DataFrame(rows, columns=["what", "unit", "recordings", "mean", "low", "high"])
+    table.to_csv(ROOT / "data" / "results" / "robustness.csv", index=False, float_format="%.2f")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
