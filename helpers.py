@@ -1614,9 +1614,9 @@ def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.
     Args:
         chunks: an iterable of float arrays `(samples,)`, or `(channels, samples)`, of any size, as they come.
         sample_rate: their rate in Hz, an integer.
-        latency: for how many seconds of what follows it a sample waits at most, at least 0.032, an STFT window; the rest
-            of the chunk that brings them comes on top. Nearly half of it is what the network hears of what follows.
-            More of it is better, and takes less work.
+        latency: for how many seconds of what follows it a sample waits at most, at least 0.032, an STFT window; the
+            rest of the chunk that brings them comes on top. Nearly half of it is what the network hears of what
+            follows. More of it is better, and takes less work.
         model, mix: those of `denoise`.
 
     Yields: float32 arrays of the same shape, but any size: together as many samples as came in.
