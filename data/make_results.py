@@ -111,7 +111,7 @@ def other_sounds():
 
 
 def live(noisy, latency):
-    """What `denoise_stream` makes of a signal `(samples,)` at 8 kHz."""
+    """What `denoise_stream` makes of a signal at 8 kHz with a latency in seconds: `(samples,)` to the same shape."""
     return np.concatenate(list(denoise_stream([noisy], SAMPLE_RATE, latency)))
 
 

@@ -155,7 +155,7 @@ def test_word_errors():
 
 
 def test_understanding_has_a_row_for_each_mix(two_pairs):
-    def transcribe(signal):  # understands all but the first pair where noise is left
+    def transcribe(signal):  # understands where no noise is left
         return "two words" if np.abs(np.fft.rfft(signal)[-2000:]).mean() < 2 else "too wards"
 
     table = make_understanding.score(two_pairs, transcribe, (0, 1))
