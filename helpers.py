@@ -121,6 +121,11 @@ def _split(number):
     return {0: "test", 1: "validation"}.get(number % 10, "train")
 
 
+def _sounds(folder):
+    """The sound files below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
+
+
 def _with_durations(table):
     """Add the column `duration` in seconds; name in a warning, and leave out, what cannot be read or is too short."""
     durations, left_out = [], []
@@ -139,10 +144,12 @@ def _with_durations(table):
 
 
 def list_speech(corpus=None):
-    """List the speech files of a corpus, in LibriSpeech's layout `LibriSpeech/<subset>/<speaker>/<chapter>/*.flac`.
+    """List the speech files of a corpus: LibriSpeech in its own layout, and other voices as extra speech.
 
-    Returns a DataFrame with the columns path, subset, speaker, chapter, utterance, split and duration (seconds). The
-    split is by speaker: numbers divisible by 10 are for testing, numbers that end in 1 for validation.
+    LibriSpeech is `LibriSpeech/<subset>/<speaker>/<chapter>/*.flac`, extra speech `speech/<subset>/<speaker>/*` in any
+    sound format. Returns a DataFrame with the columns path, subset, speaker, chapter, utterance, split and duration
+    (seconds). The split is by speaker: numbers divisible by 10 are for testing, numbers that end in 1 for validation.
+    Extra speech has "<subset>/<speaker>" as speaker, chapter 0, and is for training.
     Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
     Raises FileNotFoundError if the corpus holds no speech.
     """
@@ -151,6 +158,9 @@ def list_speech(corpus=None):
     for path in sorted(corpus.glob("LibriSpeech/*/*/*/*.flac")):
         subset, speaker, chapter = path.parts[-4:-1]
         rows.append((path, subset, int(speaker), int(chapter), path.stem, _split(int(speaker))))
+    for path in _sounds(corpus / "speech"):
+        subset, speaker, *_ = path.relative_to(corpus / "speech").parts
+        rows.append((path, subset, f"{subset}/{speaker}", 0, path.stem, "train"))
     if not rows:
         raise FileNotFoundError(
             f"no speech in {corpus}: it should hold LibriSpeech/<subset>/<speaker>/<chapter>/*.flac"
@@ -163,22 +173,31 @@ def list_noise(corpus=None):
 
     Returns a DataFrame with the columns path, category, fold, split and duration (seconds). The split is by ESC-50's
     folds: 1 is for testing, 2 for validation. Extra noise has its folder's name as category, fold 0, and is for
-    training. Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
+    training; `speech/` and `rir/` are no noise. Files that are unreadable or shorter than MIN_DURATION are left out,
+    with a warning that names them.
     Raises FileNotFoundError if the corpus holds no noise.
     """
     corpus = find_corpus() if corpus is None else Path(corpus)
-    rows = []
+    rows, held_out = [], set()
     for meta in sorted(corpus.glob("ESC-50*/meta/esc50.csv")):
         for clip in pd.read_csv(meta).sort_values("filename").itertuples():
             split = {1: "test", 2: "validation"}.get(clip.fold, "train")
             rows.append((meta.parents[1] / "audio" / clip.filename, clip.category, clip.fold, split))
+            if split == "test":
+                held_out.add(clip.filename.split("-")[1])
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
-        if folder.is_dir() and folder.name != "LibriSpeech" and not folder.name.startswith("ESC-50"):
-            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
+        if folder.name not in ("LibriSpeech", "speech", "rir") and not folder.name.startswith("ESC-50"):
+            # UrbanSound8K comes from Freesound as ESC-50 does: no recording may be in both training and testing.
+            files = (path for path in _sounds(folder) if path.name.partition("-")[0] not in held_out)
             rows.extend((path, folder.name, 0, "train") for path in files)
     if not rows:
         raise FileNotFoundError(f"no noise in {corpus}: it should hold ESC-50/audio/*.wav and ESC-50/meta/esc50.csv")
     return _with_durations(pd.DataFrame(rows, columns=["path", "category", "fold", "split"]))
+
+
+def list_rooms(corpus=None):
+    """List the room impulse responses of a corpus, the sound files below its folder `rir`; an empty list if none."""
+    return _sounds((find_corpus() if corpus is None else Path(corpus)) / "rir")
 
 
 @contextlib.contextmanager
@@ -338,6 +357,8 @@ LICENCES = {  # of the data sets that a corpus may hold, by the folder's name, f
     "ESC-50-master": "CC BY-NC 3.0",
     "UrbanSound8K": "CC BY-NC 3.0",
     "ambience": "CC0 or CC BY",
+    "everyday": "CC0, CC BY, CC BY-SA, MIT, Apache 2.0; UrbanSound8K CC BY-NC 3.0",
+    "speech": "CC BY 4.0, CC BY-SA, CC0, Apache 2.0, free; RAVDESS CC BY-NC-SA 4.0",
 }
 
 
@@ -471,11 +492,13 @@ def random_blends(speech_frames, noise_frames, n_samples=N_SAMPLES, snr_db=(-5, 
     return speech, *blend(speech, noise, rng.uniform(*snr_db, size=n_samples))
 
 
-def telephone(signal, law="ULAW", band_hz=(300, 3400)):
-    """Pass a signal `(samples,)` at 8 kHz through a telephone channel: a band-pass filter, then G.711 and back.
+def telephone(signal, codec="ULAW", band_hz=(300, 3400)):
+    """Pass a signal `(samples,)` at 8 kHz through a telephone channel: a band-pass filter, then a codec and back.
 
-    `law` is "ULAW" (North America, Japan) or "ALAW" (elsewhere); `band_hz` are the lowest and highest frequency that
-    pass. The filter has no delay; G.711 clips to [-1, 1] and keeps 8 bits a sample, ITU-T recommendation G.711 (1988).
+    `codec` is "ULAW" (North America, Japan) or "ALAW" (elsewhere), the two laws of ITU-T recommendation G.711 (1988),
+    which keep 8 bits a sample; "GSM610", the first codec of mobile phones; or "OPUS", that of calls over the internet.
+    `band_hz` are the lowest and highest frequency that pass. Neither filter nor codec delays; what exceeds [-1, 1] is
+    clipped.
     """
     from scipy.signal import butter, sosfiltfilt
 
@@ -483,9 +506,22 @@ def telephone(signal, law="ULAW", band_hz=(300, 3400)):
     # Zeros on both sides let the filter ring out, and let it take signals shorter than itself.
     filtered = sosfiltfilt(band, np.pad(signal, SAMPLE_RATE // 10))[SAMPLE_RATE // 10 : -SAMPLE_RATE // 10]
     coded = io.BytesIO()
-    sf.write(coded, filtered, SAMPLE_RATE, format="WAV", subtype=law)
+    sf.write(coded, np.clip(filtered, -1, 1), SAMPLE_RATE, format="OGG" if codec == "OPUS" else "WAV", subtype=codec)
     coded.seek(0)
-    return sf.read(coded, dtype="float32")[0]
+    return fix_length(sf.read(coded, dtype="float32")[0], len(signal))
+
+
+def reverberate(signal, response):
+    """Place a talker in a room: a signal `(samples,)`, convolved with the room's impulse response `(n,)`.
+
+    The response is scaled to energy 1, which keeps the level, and begins at its peak, the direct sound, so that nothing
+    is delayed. Returns float32 `(samples,)`.
+    """
+    from scipy.signal import oaconvolve
+
+    response = response[np.argmax(np.abs(response)) :]
+    response = response / np.sqrt(np.sum(np.square(response, dtype=np.float64)))
+    return oaconvolve(signal, response)[: len(signal)].astype(np.float32)
 
 
 def whisper(signal, rng):
@@ -601,6 +637,49 @@ def _keras():
 FRAME_MULTIPLE = 16  # four halvings of the time axis: the network takes any number of frames that 16 divides
 
 
+@functools.cache
+def _along():
+    """The network's one layer that Keras does not have; a class, made on first use as Keras is imported."""
+    keras = _keras()
+
+    @keras.saving.register_keras_serializable("helpers")
+    class Along(keras.layers.Layer):
+        """Two GRUs that read `(batch, bins, frames, channels)` along one axis, forwards and backwards.
+
+        `axis` is 1, along the bins of each frame, or 2, along the frames of each bin. The result has `2 * units`
+        channels. To the GRU what lies on the other axis are more items of the batch (Luo, 2020).
+        """
+
+        def __init__(self, units, axis, **options):
+            super().__init__(**options)
+            self.units, self.axis = units, axis
+            # Not Keras' Bidirectional: while a model is loaded, its copies of a layer can be those of another one.
+            self.forwards = keras.layers.GRU(units, return_sequences=True)
+            self.backwards = keras.layers.GRU(units, return_sequences=True, go_backwards=True)
+
+        def build(self, shape):
+            for gru in (self.forwards, self.backwards):
+                gru.build((None, None, shape[-1]))
+            super().build(shape)
+
+        def compute_output_shape(self, shape):
+            return *shape[:-1], 2 * self.units
+
+        def call(self, x):
+            ops = keras.ops
+            rows = ops.swapaxes(x, 1, 2) if self.axis == 1 else x
+            shape = ops.shape(rows)
+            rows = ops.reshape(rows, (shape[0] * shape[1], shape[2], shape[3]))
+            read = ops.concatenate([self.forwards(rows), ops.flip(self.backwards(rows), axis=1)], axis=-1)
+            read = ops.reshape(read, (*shape[:3], 2 * self.units))
+            return ops.swapaxes(read, 1, 2) if self.axis == 1 else read
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units, "axis": self.axis}
+
+    return Along
+
+
 def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
     """Build a U-Net that predicts the noise in a noisy spectrogram.
 
@@ -609,23 +688,34 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
         n_blocks: residual blocks at each of these levels.
 
     Returns: a Keras model from float32 `(batch, 128, frames, 2)`, the noisy spectrogram by `to_network`, to the
-    noise's spectrogram of the same shape and scale; 16 must divide the number of frames.
+    noise's spectrogram of the same shape and scale; 16 must divide the number of frames. With random weights it
+    predicts no noise at all, so that it changes nothing.
 
-    The U-Net is Ronneberger's (2015); the complex mask is Williamson's (2016), the residual blocks are He's (2016),
-    with a gain that is zero at first (Goyal, 2017).
+    The U-Net is Ronneberger's (2015), the complex mask Williamson's (2016), the residual blocks are He's (2016), with a
+    gain that is zero at first (Goyal, 2017). GRUs read along frequency and along time: dual-path blocks (Luo, 2020), as
+    first put into such a network by Le (DPCRN, 2021).
     The first layer already halves the resolution: full-resolution layers cost the most and bring the least.
     """
     keras = _keras()
     layers, ops = keras.layers, keras.ops
 
-    def convolve(x, layer, gain="ones"):
-        return layers.LeakyReLU(0.1)(layers.BatchNormalization(momentum=0.95, gamma_initializer=gain)(layer(x)))
+    def normalise(x, gain="ones"):
+        return layers.BatchNormalization(momentum=0.95, gamma_initializer=gain)(x)
 
+    def convolve(x, layer, gain="ones"):
+        return layers.LeakyReLU(0.1)(normalise(layer(x), gain))
+
+    # Without a gain a block changes nothing at first, so that one can be put into a trained network.
     def residual_blocks(x, n):
         for _ in range(n):
             y = convolve(x, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False))
-            # Without a gain a block changes nothing at first, so that one can be put into a trained network.
             x = x + convolve(y, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False), gain="zeros")
+        return x
+
+    def dual_path_block(x):
+        for axis in (1, 2):
+            read = _along()(x.shape[-1] // 2, axis)(x)
+            x = x + normalise(layers.Dense(x.shape[-1], use_bias=False)(read), gain="zeros")
         return x
 
     # Loudness spans five orders of magnitude; the power 0.3 brings it to about two, close to how we hear it.
@@ -638,20 +728,23 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
         kernel = 3 if skips else 4
         x = convolve(x, layers.Conv2D(width, kernel, strides=2, padding="same", use_bias=False))
         x = residual_blocks(x, n)
+        x = dual_path_block(x) if skips else x  # at the finest level GRUs would take most of the time
         skips.append(x)
     for width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
         x = convolve(x, layers.Conv2DTranspose(width, 4, strides=2, padding="same", use_bias=False))
         x = convolve(ops.concatenate([x, skip], axis=-1), layers.Conv2D(width, 3, padding="same", use_bias=False))
         x = residual_blocks(x, 1 if width == widths[-2] else 0)
-    mask = 1.5 * ops.tanh(layers.Conv2DTranspose(2, 4, strides=2, padding="same")(x))
-
-    # Multiplying by a complex mask turns phases as well as scaling magnitudes.
-    mask_real, mask_imaginary = ops.split(mask, 2, axis=-1)
+        x = dual_path_block(x) if width != widths[0] else x
+    passes = keras.initializers.Constant([np.arctanh(1 / 1.5).item(), 0.0])  # the mask is zero at first
+    last = layers.Conv2DTranspose(2, 4, strides=2, padding="same", kernel_initializer="zeros", bias_initializer=passes)
+    # The mask is that of the noise: 0 lets a bin pass, 1 deletes it. A complex one turns phases as well.
+    kept_real, kept_imaginary = ops.split(1.5 * ops.tanh(last(x)), 2, axis=-1)
+    mask_real, mask_imaginary = 1 - kept_real, -kept_imaginary
     real, imaginary = ops.split(noisy, 2, axis=-1)
-    speech = ops.concatenate(
+    noise = ops.concatenate(
         [mask_real * real - mask_imaginary * imaginary, mask_real * imaginary + mask_imaginary * real], axis=-1
     )
-    return keras.Model(noisy, noisy - speech, name="unet")
+    return keras.Model(noisy, noise, name="unet")
 
 
 def transfer_weights(weights, model):
@@ -674,31 +767,50 @@ def _magnitude(channels):
     return ops.sqrt(ops.sum(ops.square(channels), axis=-1, keepdims=True) + 1e-6)
 
 
-def spectral_loss(y_true, y_pred):
-    """Distance between clean and enhanced speech, `(batch,)`.
+LOSS_WEIGHTS = {
+    "magnitude": 0.6,
+    "complex": 0.4,
+    "distortion": 0.2,
+    "hearing": 0.06,
+    "intelligibility": 0.5,
+    "mel": 0.2,
+}
+
+
+def loss_terms(y_true, y_pred):
+    """The distances between clean and enhanced speech that `spectral_loss` adds up: a dict of `(batch,)`.
 
     Args:
         y_true: `(batch, 128, frames, 4)`, the true spectrograms of noise and speech by `to_network`, side by side.
         y_pred: `(batch, 128, frames, 2)`, the predicted spectrogram of the noise.
 
-    Mean square error of the magnitudes to the power 0.3, plus that of complex values compressed the same way (Ephrat,
-    2018; Braun, 2021), minus the signal-to-distortion ratio in bels (tens of dB), which keeps strong speech intact,
-    plus two models of a listener.
+    `magnitude` is the mean square error of magnitudes to the power 0.3, `complex` that of complex values compressed the
+    same way (Ephrat, 2018; Braun, 2021); `distortion`, minus the signal-to-distortion ratio in bels (tens of dB), keeps
+    strong speech intact. `hearing` and `intelligibility` imitate a listener, `mel` a speech recogniser: the first three
+    alone leave audible noise.
     """
     ops = _keras().ops
     noise, speech = ops.split(y_true, 2, axis=-1)
-    enhanced = speech + (noise - y_pred)  # noisy - predicted noise
+    noisy = speech + noise
+    enhanced = noisy - y_pred
     magnitude, enhanced_magnitude = _magnitude(speech), _magnitude(enhanced)
+    compressed = speech * magnitude**-0.7, enhanced * enhanced_magnitude**-0.7
     axes = (1, 2, 3)
-    # Three distances between spectrograms, and two as the ear hears them: the first three alone leave audible noise.
-    magnitude_error = ops.mean(ops.square(magnitude**0.3 - enhanced_magnitude**0.3), axis=axes)
-    complex_difference = speech * magnitude**-0.7 - enhanced * enhanced_magnitude**-0.7
-    complex_error = ops.mean(ops.sum(ops.square(complex_difference), axis=-1), axis=(1, 2))
-    power = ops.sum(ops.square(speech), axis=axes)
-    distortion = ops.sum(ops.square(speech - enhanced), axis=axes)
-    sdr = ops.log10((power + 1e-6) / (distortion + 1e-3 * power + 1e-6))
-    heard = 0.06 * hearing_loss(speech, enhanced) + 0.5 * intelligibility_loss(speech, enhanced)
-    return 0.6 * magnitude_error + 0.4 * complex_error - 0.2 * sdr + heard
+    floor = 1e-3 * ops.sum(ops.square(noisy), axis=axes) + 1e-6  # 30 dB below the recording is silence
+    signal, distortion = (ops.sum(ops.square(x), axis=axes) + floor for x in (speech, speech - enhanced))
+    return {
+        "magnitude": ops.mean(ops.square(magnitude**0.3 - enhanced_magnitude**0.3), axis=axes),
+        "complex": 2 * ops.mean(ops.square(compressed[0] - compressed[1]), axis=axes),  # both parts count
+        "distortion": ops.log10(distortion / signal),
+        "hearing": hearing_loss(speech, enhanced),
+        "intelligibility": intelligibility_loss(speech, enhanced),
+        "mel": mel_loss(speech, enhanced, noisy),
+    }
+
+
+def spectral_loss(y_true, y_pred):
+    """How wrong a prediction is, `(batch,)`: the sum of `loss_terms`, weighted by LOSS_WEIGHTS."""
+    return sum(LOSS_WEIGHTS[name] * term for name, term in loss_terms(y_true, y_pred).items())
 
 
 N_BARK = 42  # bands that P.862 divides the narrow band into
@@ -776,11 +888,25 @@ def intelligibility_loss(speech, enhanced):
     return ops.sum((1 - correlation) * audible, axis=(1, 2)) / (ops.sum(audible, axis=(1, 2)) + 1)
 
 
+def mel_loss(speech, enhanced, noisy):
+    """How far log-mel spectra, what speech recognisers read, are apart: bels, `(batch,)`.
+
+    For spectrograms `(batch, 128, frames, 2)`: 40 bands of equal width on the mel scale. What lies 40 dB below the
+    loudest band of the noisy one counts as silence. In decibels a faint consonant weighs as much as a loud vowel.
+    """
+    ops = _keras().ops
+    mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=40)
+    speech, enhanced, noisy = (ops.einsum("bftc,kf->bkt", ops.square(x), mel) for x in (speech, enhanced, noisy))
+    floor = 1e-4 * ops.max(noisy, axis=(1, 2), keepdims=True) + 1e-6
+    return ops.mean(ops.abs(ops.log10(speech + floor) - ops.log10(enhanced + floor)), axis=(1, 2))
+
+
 class BlendedSpeech:
     """An endless supply of training batches, blended on the fly; batch `i` depends on the seed and on `i` alone.
 
     Args:
         speech, noise: tables by `list_speech` and `list_noise`, already cut down to one split.
+        rooms: files of room impulse responses, as `list_rooms` lists them.
         batch_size: blends in a batch.
         n_frames: STFT frames in a blend; 512 are 4 s.
         seed: another seed gives other blends.
@@ -789,8 +915,9 @@ class BlendedSpeech:
     the noisy spectrogram, and those of noise and speech side by side. Memory use does not depend on the corpus.
     """
 
-    def __init__(self, speech, noise, batch_size=6, n_frames=512, seed=0):
-        self.speech, self.noise, self.batch_size, self.seed = speech, noise, batch_size, seed
+    def __init__(self, speech, noise, rooms=(), batch_size=6, n_frames=512, seed=0):
+        self.speech, self.noise, self.rooms = speech, noise, rooms
+        self.batch_size, self.seed = batch_size, seed
         self.n_samples = n_frames * HOP_LENGTH_FFT
 
     def __getitem__(self, index):
@@ -804,34 +931,55 @@ class BlendedSpeech:
 
     def random_blend(self, rng):
         """One random blend: speech, noise and noisy, each float32 `(n_samples,)`."""
-        row = self.speech.iloc[rng.integers(len(self.speech))]
-        speech = self.random_speech(row, rng)
-        noise = self.random_noise(row.speaker, rng) if rng.random() > 0.05 else np.zeros_like(speech)
+        speech = self.random_talkers(rng)
+        noise = self.random_noise(rng) if rng.random() > 0.05 else np.zeros_like(speech)
         noise, noisy = blend(speech, noise, rng.uniform(-7, 20))
+        if rng.random() < 0.03:  # nobody speaks
+            speech, noisy = np.zeros_like(speech), noise
         if rng.random() < 0.5:  # a call: the codec adds a noise of its own, which depends on the level
-            gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
-            line = {"law": rng.choice(["ULAW", "ALAW"])}
-            if rng.random() < 0.5:  # not every line has the standard's band
-                line["band_hz"] = rng.uniform(50, 350), rng.uniform(3200, 3900)
-            speech, noisy = telephone(gain * speech, **line), telephone(gain * noisy, **line)
+            line = self.random_line(rng)
+            speech, noisy = line(speech), line(noisy)
             noise = noisy - speech
         return speech, noise, noisy
 
-    def random_speech(self, row, rng):
-        """A crop of the utterance in a row of the table, float32 `(n_samples,)`; a shorter one is zero-padded."""
+    def random_talkers(self, rng):
+        """Who is to be heard, float32 `(n_samples,)`: one talker, or a second one too, as in a call of one channel."""
+        speech = self.random_speech(rng)
+        if rng.random() > 0.15:
+            return speech
+        other = self.random_speech(rng)
+        other *= signal_level(speech) / signal_level(other) * 10 ** (rng.uniform(-30, 0) / 20)
+        if rng.random() < 0.3:  # both at once
+            return speech + other
+        turn = np.arange(self.n_samples) // rng.integers(SAMPLE_RATE // 2, 2 * SAMPLE_RATE)
+        return np.where((turn + rng.integers(2)) % 2, speech, other)
+
+    def random_speech(self, rng):
+        """A crop of an utterance, float32 `(n_samples,)`, at times in a room or whispered; a shorter one is padded."""
+        durations = self.speech["duration"].cumsum()
+        row = self.speech.iloc[durations.searchsorted(rng.uniform(0, durations.iloc[-1]))]  # each second is as likely
         speed = rng.uniform(0.9, 1.1)
         duration = speed * self.n_samples / SAMPLE_RATE
         speech = load_audio(row.path, rng.uniform(0, max(0, row.duration - duration)), duration)
-        return self.at_speed(speech, speed)
+        speech = self.at_speed(speech, speed)
+        if rng.random() < 0.04:
+            speech = whisper(speech, rng)
+        return self.in_random_room(speech, rng) if rng.random() < 0.15 else speech
+
+    def in_random_room(self, signal, rng):
+        """The signal in one of the rooms, where there are any, with the talker near to the microphone or far."""
+        if len(self.rooms) == 0:
+            return signal
+        room = reverberate(signal, load_audio(self.rooms[rng.integers(len(self.rooms))]))
+        return room + np.float32(rng.uniform(0, 1)) * signal
 
     def at_speed(self, signal, speed):
         """Play a signal faster or slower, which shifts its pitch: a few voices and noises sound like many."""
         return fix_length(resample(signal, speed * SAMPLE_RATE, SAMPLE_RATE), size=self.n_samples)
 
-    def random_noise(self, speaker, rng):
-        """80 % noise clips, one or two at a time; 12 % babble of 3 to 8 other speakers; 8 % coloured noise."""
+    def random_noise(self, rng):
+        """80 % noise clips, one or two at a time; 12 % babble of 3 to 8 voices; 8 % coloured noise."""
         kind = rng.random()
-        others = self.speech[self.speech["speaker"] != speaker]
         if kind < 0.8:
             paths = self.noise["path"].iloc[rng.integers(len(self.noise), size=rng.integers(1, 3))]
             speeds = rng.uniform(0.7, 1.4, size=len(paths))
@@ -839,13 +987,28 @@ class BlendedSpeech:
                 self.at_speed(random_crop(path, int(speed * self.n_samples), rng), speed)
                 for path, speed in zip(paths, speeds, strict=True)
             ]
-        elif kind < 0.92 and len(others):
-            parts = [self.random_speech(others.iloc[rng.integers(len(others))], rng) for _ in range(rng.integers(3, 9))]
+        elif kind < 0.92:
+            parts = [self.random_speech(rng) for _ in range(rng.integers(3, 9))]
         else:  # power falls with frequency to the power 0 (white) to 2 (brown)
             spectrum = np.fft.rfft(rng.standard_normal(self.n_samples))
             spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** rng.uniform(0, 1)
             parts = [np.fft.irfft(spectrum, self.n_samples)]
-        return sum(part / signal_level(part) for part in parts)
+        noise = sum(part / signal_level(part) for part in parts)
+        if rng.random() < 0.1:
+            noise = self.in_random_room(noise, rng)
+        if rng.random() < 0.2:  # it begins or ends
+            noise[:: rng.choice([-1, 1])][: rng.integers(self.n_samples)] = 0
+        return noise
+
+    def random_line(self, rng):
+        """A function that passes a signal through a telephone line of random level, band, codec and packet loss."""
+        gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
+        options = {"codec": rng.choice(["ULAW", "ALAW", "GSM610", "OPUS"], p=[0.35, 0.35, 0.2, 0.1])}
+        if rng.random() < 0.5:  # not every line has the standard's band
+            options["band_hz"] = rng.uniform(50, 350), rng.uniform(3200, 3900)
+        loss = rng.uniform(0.01, 0.1) if rng.random() < 0.1 else 0
+        arrived = np.repeat(rng.random(-(-self.n_samples // 160)) >= loss, 160)[: self.n_samples]  # packets of 20 ms
+        return lambda signal: telephone(gain * signal, **options) * arrived
 
     def random_tilts(self, rng):
         """Gains of microphones at each bin, `(batch_size, 128, 1)`: mostly flat, at times darker or brighter."""
@@ -865,7 +1028,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         corpus: folder of the corpus; by default that of `find_corpus`.
         epochs, steps_per_epoch: the learning rate falls to zero along their product, as a cosine.
         learning_rate: its highest value, after 200 steps of warm-up.
-        start: a trained model's file to go on from, instead of random weights; it may have fewer residual blocks.
+        start: a trained model's file to go on from, instead of random weights.
         seed: of the weights and the blends.
 
     Returns: (model, history), the history as a DataFrame with a row per epoch.
@@ -877,13 +1040,13 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     if min(epochs, steps_per_epoch) < 1:
         raise ValueError(f"{epochs} epochs of {steps_per_epoch} steps are no training: both must be at least 1")
     corpus = find_corpus() if corpus is None else Path(corpus)
-    speech, noise = list_speech(corpus), list_noise(corpus)
+    speech, noise, rooms = list_speech(corpus), list_noise(corpus), list_rooms(corpus)
     sources = {}
     for split in ("train", "validation", "test"):
         part = speech[speech["split"] == split], noise[noise["split"] == split]
         if min(map(len, part)) == 0:
             raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
-        sources[split] = BlendedSpeech(*part, seed=seed)
+        sources[split] = BlendedSpeech(*part, rooms, seed=seed)
     keras = _keras()
     keras.utils.set_random_seed(seed)
     model, origin = unet(), {}
@@ -897,7 +1060,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         """Epochs out of an endless source. Keras asks for batch `index` of the current epoch."""
 
         def __init__(self, source, n_batches):
-            super().__init__(workers=1, max_queue_size=4)
+            super().__init__(workers=2, max_queue_size=4)
             self.source, self.n_batches, self.epoch = source, n_batches, 0
 
         def __len__(self):
@@ -972,23 +1135,40 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     return model, history
 
 
-def export(model, target):
-    """Write a Keras model for a runtime that does without TensorFlow; it takes any number of frames that 16 divides.
+LITERT_FRAMES = 512  # 4 s: LiteRT runs a recurrent network for a number of frames that is fixed beforehand
 
-    The target's ending chooses: `.onnx` for ONNX Runtime, `.tflite` for LiteRT.
+
+def export(model, target):
+    """Write a Keras model for a runtime that does without TensorFlow.
+
+    The target's ending chooses: `.onnx` for ONNX Runtime, any number of frames that 16 divides, or `.tflite` for
+    LiteRT, one item of LITERT_FRAMES.
     Raises ValueError for another ending, or a model that is not Keras'.
     """
     target = Path(target)
-    formats = {".onnx": "onnx", ".tflite": "litert"}
-    if target.suffix not in formats:
-        raise ValueError(f"{target} cannot be written: end its name in one of {', '.join(formats)}")
+    if target.suffix not in (".onnx", ".tflite"):
+        raise ValueError(f"{target} cannot be written: end its name in one of .onnx, .tflite")
     model = load_model(model)
     if not hasattr(model, "export"):
         raise ValueError("only a Keras model can be exported: name a .keras file")
     model.predict_on_batch(np.zeros((1, N_FFT // 2 + 1, FRAME_MULTIPLE, 2), np.float32))  # Keras wants it called before
     with written_whole(target) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx's own affair
-        model.export(part, format=formats[target.suffix], verbose=False)
+        if target.suffix == ".onnx":
+            model.export(part, format="onnx", verbose=False)
+        else:
+            part.write_bytes(_to_litert(model))
+
+
+def _to_litert(model):
+    """A LiteRT file's bytes. Keras' own export leaves the number of frames open: its loops are then TensorFlow's."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    inputs = tf.TensorSpec((1, N_FFT // 2 + 1, LITERT_FRAMES, 2), tf.float32)
+    function = tf.function(lambda noisy: model(noisy, training=False)).get_concrete_function(inputs)
+    frozen = convert_variables_to_constants_v2(function)  # LiteRT has no variables inside of loops
+    return tf.lite.TFLiteConverter.from_concrete_functions([frozen], model).convert()
 
 
 def _card(model):
@@ -1363,7 +1543,7 @@ def open_audio(path, raw=None, rate=None):
 
 BLOCK = 54  # s that are read, denoised and written at a time
 FADE = 0.016  # s in which one block passes into the next
-CONTEXT = 4  # s on each side of a block that are computed and thrown away; the network sees 2.5 s far, resampling less
+CONTEXT = 8  # s on each side of a block that are computed and thrown away, until the recurrent layers have settled
 
 
 class OnnxModel:
@@ -1416,7 +1596,9 @@ def load_model(model=MODEL):
 @functools.lru_cache(maxsize=2)
 def _read_model(path, modified):  # the time of the last change makes sure that a retrained model is read again
     try:
-        return OnnxModel(path) if path.suffix == ".onnx" else _keras().saving.load_model(path, compile=False)
+        return (
+            OnnxModel(path) if path.suffix == ".onnx" else _along() and _keras().saving.load_model(path, compile=False)
+        )
     except Exception as error:  # both raise many kinds
         raise ValueError(f"{path} is not a model that can be loaded: train one, or name another file") from error
 
@@ -1587,8 +1769,8 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
         model: a trained U-Net or its file, by default the shipped one.
         mix: how much of the predicted noise is removed, from 0 (none) to 1 (all).
 
-    Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap by
-        more than it sees: no join can be heard, and the result is that of the whole at once.
+    Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap
+        and fade into each other: the result is as good as that of the whole at once, and not quite the same.
     Raises ValueError if the array is empty, has more than two axes, more channels than samples or more than 64, or
         holds NaN, infinity or values near 1e38; if the rate is no integer from 1 kHz to 1 MHz, or `mix` lies outside
         of 0 to 1.

@@ -4,8 +4,8 @@ Run it in the folder above as `OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 python
 [BASELINE BRIEF]`: on one thread, as the computing cost of the other systems was measured. BENCHMARK holds `clean/` and
 `noisy/`, with files of the same names, `manifest.csv` with the columns file, category and snr_db, and `peers.csv`, what
 other systems reach on these files. BASELINE is a model by `make_baseline.py`, BRIEF one by `train` from random weights
-that saw the same blends. The sounds that are no speech come from the corpus of recordings that the environment variable
-SPEECH_CORPUS names. PESQ needs the package pesq.
+that saw the same blends; without them their rows stay as they are. The sounds that are no speech come from the corpus
+of recordings that the environment variable SPEECH_CORPUS names. PESQ needs the package pesq.
 """
 
 import functools
@@ -14,9 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from scipy.signal import butter, sosfiltfilt
 
 from data.make_baseline import denoise_original
 from helpers import (
@@ -40,9 +42,34 @@ from helpers import (
     telephone,
 )
 
+
+def above_100_hz(signal):
+    """Remove what lies below 100 Hz: rumble, which SI-SDR counts as speech if the clean recording holds it."""
+    return sosfiltfilt(butter(4, 100, "highpass", fs=SAMPLE_RATE, output="sos"), signal).astype(np.float32)
+
+
+def amr(signal):
+    """Pass a signal `(samples,)` at 8 kHz through AMR at 12.2 kbit/s, the codec of mobile calls (3GPP TS 26.071)."""
+    encoder, decoder = av.CodecContext.create("libopencore_amrnb", "w"), av.CodecContext.create("amrnb", "r")
+    for context in (encoder, decoder):
+        context.sample_rate, context.layout = SAMPLE_RATE, "mono"
+    encoder.format, encoder.bit_rate = "s16", 12200
+    samples = np.round(32767 * np.pad(signal, (0, -len(signal) % 160))).astype(np.int16)
+    frames = [av.AudioFrame.from_ndarray(part[None], "s16", "mono") for part in samples.reshape(-1, 160)]
+    for frame in frames:
+        frame.sample_rate = SAMPLE_RATE
+    packets = [packet for frame in (*frames, None) for packet in encoder.encode(frame)]
+    decoded = [frame.to_ndarray()[0] for packet in (*packets, None) for frame in decoder.decode(packet)]
+    return np.concatenate(decoded)[: len(signal)]
+
+
 CONDITIONS = {  # what is done to a pair before it is measured: functions of (clean, noisy)
     "as it is": lambda clean, noisy: (clean, noisy),
     "telephone": lambda clean, noisy: (telephone(clean), telephone(noisy)),
+    "GSM 6.10": lambda clean, noisy: (telephone(clean, "GSM610"), telephone(noisy, "GSM610")),
+    "Opus": lambda clean, noisy: (telephone(clean, "OPUS"), telephone(noisy, "OPUS")),
+    "AMR 12.2": lambda clean, noisy: (amr(telephone(clean)), amr(telephone(noisy))),
+    "above 100 Hz": lambda clean, noisy: (above_100_hz(clean), above_100_hz(noisy)),
     "20 dB quieter": lambda clean, noisy: (clean, noisy / np.float32(10)),
     "10 dB louder": lambda clean, noisy: (clean, noisy * np.float32(10**0.5)),
     "clean": lambda clean, noisy: (clean, clean),
@@ -144,6 +171,12 @@ def draw_worst(pairs, scores):
     (ROOT / "images" / "worst.png").write_bytes(packed_png(figure, dpi=80))
 
 
+def with_rows_of_before(table, path, column):
+    """A table, and behind it the rows of the file at `path` whose value in `column` it lacks."""
+    before = pd.read_csv(path)
+    return pd.concat([table, before[~before[column].isin(table[column])]], ignore_index=True)
+
+
 def main(benchmark, baseline=None, brief=None):
     pairs = list(paired_files(benchmark / "clean", benchmark / "noisy"))
     manifest = pd.read_csv(benchmark / "manifest.csv").set_index("file")
@@ -162,8 +195,10 @@ def main(benchmark, baseline=None, brief=None):
     scores["category"] = scores["name"].map(manifest["category"])
     scores["nominal_snr_db"] = scores["name"].map(manifest["snr_db"])
     results = ROOT / "data" / "results"
-    scores.to_csv(results / "benchmark.csv", index=False, float_format="%.4f")
     table = compare(scores, pairs, systems, pd.read_csv(benchmark / "peers.csv"))
+    scores = with_rows_of_before(scores, results / "benchmark.csv", "signal")
+    scores.to_csv(results / "benchmark.csv", index=False, float_format="%.4f")
+    table = with_rows_of_before(table, results / "systems.csv", "system")
     table.to_csv(results / "systems.csv", index=False, float_format="%.4f")
     streams = {str(latency): functools.partial(live, latency=latency) for latency in LATENCIES}
     evaluate(pairs, streams).to_csv(results / "live.csv", index=False, float_format="%.4f")

@@ -68,10 +68,11 @@ def test_telephone_band(frequency, low, high):
     assert low < decibel(passed + 1e-9, signal) < high
 
 
-@given(LENGTHS)
-@example(1)
-def test_telephone_keeps_the_length(n_samples):
-    passed = helpers.telephone(noise(n_samples))
+@given(LENGTHS, st.sampled_from(["ULAW", "ALAW", "GSM610", "OPUS"]))
+@example(1, "GSM610")
+@example(1, "OPUS")
+def test_telephone_keeps_the_length(n_samples, codec):
+    passed = helpers.telephone(noise(n_samples), codec)
     assert passed.shape == (n_samples,) and passed.dtype == np.float32
     assert np.isfinite(passed).all()
 
@@ -87,6 +88,20 @@ def test_telephone_laws_differ():
     assert not np.array_equal(u_law, a_law)
     assert helpers.si_sdr(u_law, a_law) > 30
     assert len(np.unique(u_law)) <= 256
+
+
+@pytest.mark.parametrize(("codec", "least_db"), [("GSM610", 3), ("OPUS", 5)])
+def test_speech_codecs_neither_delay_nor_silence(speech, codec, least_db):
+    assert helpers.si_sdr(helpers.telephone(speech), helpers.telephone(speech, codec)) > least_db
+
+
+def test_reverberate():
+    response = np.zeros(3000, np.float32)
+    response[[100, 900]] = 2, 1  # the direct sound comes after 100 samples, an echo 800 later
+    reverberant = helpers.reverberate(tone(440), response)
+    echo = np.concatenate([np.zeros(800), tone(440)])[:8000]
+    np.testing.assert_allclose(reverberant, (2 * tone(440) + echo) / 5**0.5, atol=1e-5)
+    assert reverberant.dtype == np.float32
 
 
 def test_whisper_keeps_formants_and_loses_pitch(speech):

@@ -68,6 +68,33 @@ def test_extra_noise_is_for_training(corpus):
     assert (row["path"].name, row["fold"], row["split"], row["duration"]) == ("hum.wav", 0, "train", 2.0)
 
 
+def test_extra_speech_is_for_training(corpus):
+    write(corpus / "speech/mine/10/a.ogg")
+    write(corpus / "speech/mine/10/deep/b.wav")
+    assert set(helpers.list_noise(corpus)["category"]) == {"rain", "fan"}
+    extra = helpers.list_speech(corpus).query("subset == 'mine'")
+    assert list(extra["utterance"]) == ["a", "b"]
+    assert set(extra["speaker"]) == {"mine/10"} and set(extra["split"]) == {"train"}
+
+
+def test_rooms_are_no_noise(corpus):
+    assert helpers.list_rooms(corpus) == []
+    path = write(corpus / "rir/hall/a.flac", noise(400))
+    assert helpers.list_rooms(corpus) == [path]
+    assert set(helpers.list_noise(corpus)["category"]) == {"rain", "fan"}
+
+
+def test_a_recording_that_is_tested_with_is_not_trained_with(corpus):
+    """UrbanSound8K and ESC-50 name the recordings of Freesound that they were cut from."""
+    (corpus / "ESC-50/audio/1-1-A-10.wav").rename(corpus / "ESC-50/audio/1-123-A-10.wav")
+    meta = corpus / "ESC-50/meta/esc50.csv"
+    meta.write_text(meta.read_text().replace("1-1-A-10", "1-123-A-10"))
+    for name in ("123-4-0-1.wav", "124-4-0-1.wav"):
+        write(corpus / "UrbanSound8K/audio" / name)
+    extra = helpers.list_noise(corpus).query("category == 'UrbanSound8K'")
+    assert [path.name for path in extra["path"]] == ["124-4-0-1.wav"]
+
+
 def test_esc50_master_is_found(corpus):
     (corpus / "ESC-50").rename(corpus / "ESC-50-master")
     assert (helpers.list_noise(corpus)["category"] == "rain").sum() == 3

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SAMPLE, contents, decibel, fingerprint, noise, run_python, visible
+from conftest import SAMPLE, contents, decibel, fingerprint, noise, run_python, visible, write
 
 import helpers
 
@@ -16,6 +16,10 @@ def network():
     rng = np.random.default_rng(0)
     network.set_weights([w + 0.01 * rng.standard_normal(w.shape).astype(w.dtype) for w in network.get_weights()])
     return network
+
+
+def test_untrained_unet_changes_nothing(speech):
+    assert np.array_equal(helpers.denoise(speech, model=helpers.unet()), speech)
 
 
 @pytest.mark.parametrize("n_frames", [16, 48])
@@ -36,7 +40,14 @@ def test_saved_unet_is_the_same(network, tmp_path):
     network.save(tmp_path / "unet.keras")
     inputs = noise(1, 128, 32, 2)
     loaded = helpers.load_model(tmp_path / "unet.keras")  # in Keras' safe mode
-    assert np.array_equal(loaded.predict_on_batch(inputs), network.predict_on_batch(inputs))
+    np.testing.assert_allclose(loaded.predict_on_batch(inputs), network.predict_on_batch(inputs), atol=1e-6)
+
+
+def test_saved_unet_loads_every_time(tmp_path):
+    """Keras' Bidirectional failed at one loading in three: it takes another layer's copy from the same address."""
+    helpers.unet((4, 8, 8), (0, 0, 0)).save(tmp_path / "unet.keras")
+    for _ in range(12):
+        helpers._read_model.__wrapped__(tmp_path / "unet.keras", 0)
 
 
 def test_load_model_errors(bad_file):
@@ -68,8 +79,9 @@ def test_transfer_weights_refuses_other_widths():
 def test_load_model_sees_a_new_file(small_unet, tmp_path):
     path = tmp_path / "unet.keras"
     inputs = noise(1, 128, 16, 2)
-    for _ in range(2):
+    for seed in range(2):
         model = small_unet()
+        model.set_weights([noise(*weights.shape, seed=seed) ** 2 for weights in model.get_weights()])
         model.save(path)
         outputs = helpers.load_model(path).predict_on_batch(inputs)
         assert np.array_equal(outputs, model.predict_on_batch(inputs))
@@ -124,7 +136,24 @@ def test_intelligibility_loss_is_close_to_estoi(speech, snr_db):
     assert np.asarray(helpers.intelligibility_loss(pair[0], pair[0])) == pytest.approx([0], abs=0.01)
 
 
-@pytest.mark.parametrize("loss_of", [helpers.hearing_loss, helpers.intelligibility_loss])
+def test_mel_loss(speech):
+    clean = helpers.to_network(helpers.stft(speech), helpers.signal_level(speech))[None]
+    losses = [np.asarray(helpers.mel_loss(clean, share * clean, clean))[0] for share in (1, 10**-0.5, 0.1, 0)]
+    assert losses[0] == 0 and (np.diff(losses) > 0.01).all()
+    assert losses[1] < 1 and losses[2] < 2  # 10 and 20 dB, less where the speech is near silence
+    # A faint band counts for more than its power does.
+    above = (np.arange(128) >= 64)[:, None, None]
+    loud, faint = (
+        np.asarray(helpers.mel_loss(x, x * ~above, x))[0] for x in (clean, np.where(above, 0.3 * clean, clean))
+    )
+    assert faint > 2 * 0.3**2 * loud
+
+
+def mel_loss_of_clean(speech, enhanced):
+    return helpers.mel_loss(speech, enhanced, speech)
+
+
+@pytest.mark.parametrize("loss_of", [helpers.hearing_loss, helpers.intelligibility_loss, mel_loss_of_clean])
 @pytest.mark.parametrize("silent", ["speech", "enhanced", "both"])
 def test_losses_of_silence_have_finite_gradients(silent, loss_of):
     import tensorflow as tf
@@ -136,6 +165,16 @@ def test_losses_of_silence_have_finite_gradients(silent, loss_of):
         loss = loss_of(speech, enhanced)
     assert loss.shape == (2,) and np.isfinite(loss).all()
     assert np.isfinite(tape.gradient(loss, enhanced)).all()
+
+
+def test_spectral_loss_of_digital_silence_has_finite_gradients():
+    import tensorflow as tf
+
+    predicted = tf.zeros((2, 128, 64, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(predicted)
+        loss = helpers.spectral_loss(tf.zeros((2, 128, 64, 4)), predicted)
+    assert np.isfinite(loss).all() and np.isfinite(tape.gradient(loss, predicted)).all()
 
 
 def sources(**options):
@@ -161,8 +200,27 @@ def test_blended_speech_is_finite_and_varied():
     assert len({batch.tobytes() for batch in batches}) == 20
 
 
+def test_blended_speech_in_rooms(tmp_path):
+    room = write(tmp_path / "room.wav", noise(4000, level=1) * np.exp(-np.arange(4000) / 500).astype(np.float32))
+    dry, wet = sources(), sources(rooms=[room])
+    assert any(not np.array_equal(dry[i][0], wet[i][0]) for i in range(5))
+    assert np.isfinite([wet[i][0] for i in range(20)]).all()
+
+
+def test_blends_of_talkers():
+    """In some blends nobody speaks, in some there is no noise, and in some two talkers take turns."""
+    source, rng = sources(n_frames=128), np.random.default_rng(0)
+    blends = np.array([source.random_blend(rng) for _ in range(150)])
+    silent_speech, silent_noise, _ = (~blends.any(axis=-1)).sum(axis=0)
+    assert 0 < silent_speech < 15 and 0 < silent_noise < 25
+    speech, noise, noisy = blends.swapaxes(0, 1)
+    np.testing.assert_allclose(speech + noise, noisy, atol=1e-6)
+
+
 def test_blended_speech_of_one_speaker(corpus):
-    source = helpers.BlendedSpeech(helpers.list_speech(corpus).iloc[:1], helpers.list_noise(corpus), 3, 16)
+    source = helpers.BlendedSpeech(
+        helpers.list_speech(corpus).iloc[:1], helpers.list_noise(corpus), batch_size=3, n_frames=16
+    )
     assert all(np.isfinite(source[i][0]).all() for i in range(20))
 
 
@@ -248,13 +306,12 @@ import helpers
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 helpers.unet = functools.partial(helpers.unet, widths=(4,), n_blocks=(0,))
-helpers.BlendedSpeech.__init__.__defaults__ = (8, 16, 0)
+helpers.BlendedSpeech.__init__.__defaults__ = ((), 8, 16, 0)
 helpers.held_out_blends = functools.partial(helpers.held_out_blends, n=2)
 helpers.export = lambda model, target: None
 
 def losses(name):
-    history = helpers.train(Path(sys.argv[1]) / name, sys.argv[2], epochs=2, steps_per_epoch=3)[1]
-    return [*history["loss"], *history["val_loss"]]
+    return list(helpers.train(Path(sys.argv[1]) / name, sys.argv[2], epochs=2, steps_per_epoch=3)[1]["loss"])
 
 alone = losses("one.keras")
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -264,7 +321,7 @@ print(json.dumps([strategy.num_replicas_in_sync, alone, together]))
 """
     n_devices, alone, together = json.loads(run_python(program, tmp_path, SAMPLE).splitlines()[-1])
     assert n_devices == 2
-    assert together == pytest.approx(alone, rel=0.05)  # batch normalisation sees half of a batch at a time
+    assert together == pytest.approx(alone, rel=0.01)  # batch normalisation sees half of a batch at a time
 
 
 @pytest.fixture(scope="module")
@@ -292,20 +349,19 @@ def test_export_to_onnx_agrees(call, exported, keras_noise):
     assert decibel(predicted_noise(call, exported[".onnx"]) - keras_noise, keras_noise) < -60
 
 
-def test_export_to_litert_agrees(call, exported, keras_noise):
+def test_export_to_litert_agrees(exported):
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(exported[".tflite"]))
-
-    class LiteRT:
-        def predict_on_batch(self, inputs):
-            interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], inputs.shape)
-            interpreter.allocate_tensors()
-            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], inputs)
-            interpreter.invoke()
-            return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-
-    assert decibel(predicted_noise(call, LiteRT()) - keras_noise, keras_noise) < -60
+    interpreter.allocate_tensors()
+    before, after = (
+        details[0]["index"] for details in (interpreter.get_input_details(), interpreter.get_output_details())
+    )
+    inputs = noise(1, 128, helpers.LITERT_FRAMES, 2, level=1)
+    interpreter.set_tensor(before, inputs)
+    interpreter.invoke()
+    expected = helpers.load_model(helpers.MODEL).predict_on_batch(inputs)
+    assert decibel(interpreter.get_tensor(after) - expected, expected) < -60
 
 
 def test_shipped_models_agree(call, keras_noise):
