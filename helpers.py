@@ -159,7 +159,7 @@ def list_speech(corpus=None):
         subset, speaker, chapter = path.parts[-4:-1]
         rows.append((path, subset, int(speaker), int(chapter), path.stem, _split(int(speaker))))
     for path in _sounds(corpus / "speech"):
-        subset, speaker, *_ = path.relative_to(corpus / "speech").parts
+        subset, speaker = (*path.relative_to(corpus / "speech").parts[:-1], "", "")[:2]
         rows.append((path, subset, f"{subset}/{speaker}", 0, path.stem, "train"))
     if not rows:
         raise FileNotFoundError(

@@ -71,10 +71,12 @@ def test_extra_noise_is_for_training(corpus):
 def test_extra_speech_is_for_training(corpus):
     write(corpus / "speech/mine/10/a.ogg")
     write(corpus / "speech/mine/10/deep/b.wav")
+    write(corpus / "speech/mine/c.wav")  # of nobody that is named
+    write(corpus / "speech/d.wav")
     assert set(helpers.list_noise(corpus)["category"]) == {"rain", "fan"}
-    extra = helpers.list_speech(corpus).query("subset == 'mine'")
-    assert list(extra["utterance"]) == ["a", "b"]
-    assert set(extra["speaker"]) == {"mine/10"} and set(extra["split"]) == {"train"}
+    extra = helpers.list_speech(corpus).query("chapter == 0").set_index("utterance")
+    assert extra["speaker"].to_dict() == {"a": "mine/10", "b": "mine/10", "c": "mine/", "d": "/"}
+    assert set(extra["split"]) == {"train"}
 
 
 def test_rooms_are_no_noise(corpus):
