@@ -748,7 +748,7 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
 
 
 def transfer_weights(weights, model):
-    """Give a U-Net the weights, a list of arrays, of one with the same widths and as many residual blocks or fewer.
+    """Give a U-Net the weights, a list of arrays, of one with the same widths and as many blocks of each kind or fewer.
 
     Blocks that only the new network has stay what they are at first, identities: it predicts what the old one did
     (Chen, 2016). Raises ValueError, with the model left half filled, if the weights fit no such network.
@@ -1028,7 +1028,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         corpus: folder of the corpus; by default that of `find_corpus`.
         epochs, steps_per_epoch: the learning rate falls to zero along their product, as a cosine.
         learning_rate: its highest value, after 200 steps of warm-up.
-        start: a trained model's file to go on from, instead of random weights.
+        start: a trained model's file to go on from, instead of random weights; it may have fewer blocks.
         seed: of the weights and the blends.
 
     Returns: (model, history), the history as a DataFrame with a row per epoch.
@@ -1543,7 +1543,7 @@ def open_audio(path, raw=None, rate=None):
 
 BLOCK = 54  # s that are read, denoised and written at a time
 FADE = 0.016  # s in which one block passes into the next
-CONTEXT = 8  # s on each side of a block that are computed and thrown away, until the recurrent layers have settled
+CONTEXT = 8  # s on each side of a block that are computed and thrown away: recurrent layers forget slowly
 
 
 class OnnxModel:
@@ -1596,9 +1596,10 @@ def load_model(model=MODEL):
 @functools.lru_cache(maxsize=2)
 def _read_model(path, modified):  # the time of the last change makes sure that a retrained model is read again
     try:
-        return (
-            OnnxModel(path) if path.suffix == ".onnx" else _along() and _keras().saving.load_model(path, compile=False)
-        )
+        if path.suffix == ".onnx":
+            return OnnxModel(path)
+        _along()  # Keras must know the class before it meets it in the file
+        return _keras().saving.load_model(path, compile=False)
     except Exception as error:  # both raise many kinds
         raise ValueError(f"{path} is not a model that can be loaded: train one, or name another file") from error
 

@@ -44,7 +44,7 @@ from helpers import (
 
 
 def above_100_hz(signal):
-    """Remove what lies below 100 Hz: rumble, which SI-SDR counts as speech if the clean recording holds it."""
+    """Remove what lies below 100 Hz from a signal `(samples,)`: rumble, which SI-SDR takes for speech."""
     return sosfiltfilt(butter(4, 100, "highpass", fs=SAMPLE_RATE, output="sos"), signal).astype(np.float32)
 
 

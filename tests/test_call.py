@@ -54,7 +54,7 @@ def test_clean_call_stays_clean(signals, tmp_path):
     assert helpers.si_sdr(clean, denoise(clean, tmp_path)) >= 30
 
 
-FLOORS = {"pesq": 1.12, "stoi": 0.1, "estoi": 0.155, "si_sdr": 9.4}  # the model gained 1.17, 0.108, 0.162 and 9.8 dB
+FLOORS = {"pesq": 1.17, "stoi": 0.1, "estoi": 0.157, "si_sdr": 9.4}  # the model gained 1.17, 0.108, 0.162 and 9.8 dB
 
 
 @pytest.mark.parametrize("measure", FLOORS)
