@@ -25,6 +25,7 @@ import itertools
 import json
 import logging
 import math
+import mmap
 import platform
 import re
 import shlex
@@ -233,6 +234,10 @@ def _mode_of_readers(source, target):
     """Mode bits with which nobody but its owner can read `target` who can't read the file `source`."""
     source, target = Path(source).resolve(), Path(target).resolve()
     mode = source.stat().st_mode & 0o666
+    if hasattr(os, "listxattr"):
+        with contextlib.suppress(OSError):  # not all drives have them
+            # With a list of who may read it, the bits of the group are not the group's.
+            mode &= 0o600 if "system.posix_acl_access" in os.listxattr(source) else 0o666
     for folder in set(source.parents) - set(target.parents):  # who may not pass a folder can't read what is in it
         mode &= 0o600 | 6 * (folder.stat().st_mode & 0o011)
     return mode | 0o600
@@ -1151,13 +1156,55 @@ def export(model, target):
     model = load_model(model)
     if not hasattr(model, "export"):
         raise ValueError("only a Keras model can be exported: name a .keras file")
-    model.predict_on_batch(np.zeros((1, N_FFT // 2 + 1, FRAME_MULTIPLE, 2), np.float32))  # Keras wants it called before
-    with written_whole(target) as part, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # tf2onnx's own affair
+    with written_whole(target) as part:
         if target.suffix == ".onnx":
-            model.export(part, format="onnx", verbose=False)
+            _write_onnx(model, part)
         else:
             part.write_bytes(_to_litert(model))
+
+
+def _write_onnx(model, target):
+    """Write an ONNX file whose GRUs are GRU nodes.
+
+    tf2onnx turns Keras' GRUs into loops, with which a short block takes twice as long. The one that it can translate is
+    TensorFlow's for GPUs; which variant of a GRU that is has to be added: Keras' resets the state after multiplying it.
+    """
+    import onnx
+    import tensorflow as tf
+
+    along = _along()
+
+    class AlongInOnnx(along):
+        def call(self, x):
+            order = (1, 0, 2, 3) if self.axis == 1 else (2, 0, 1, 3)  # the axis to read along comes first
+            x = tf.transpose(x, order)
+            shape = tf.shape(x)
+            rows = tf.reshape(x, (shape[0], shape[1] * shape[2], x.shape[3]))
+            state = tf.zeros((2, shape[1] * shape[2], self.units))
+            cells = self.forwards.cell, self.backwards.cell
+            matrices = [cell.kernel for cell in cells] + [cell.recurrent_kernel for cell in cells]
+            arrays = [tf.transpose(matrix) for matrix in matrices] + [cell.bias for cell in cells]
+            weights = tf.concat([tf.reshape(array, [-1]) for array in arrays], axis=0)
+            options = {"rnn_mode": "gru", "direction": "bidirectional", "is_training": False}
+            read = tf.raw_ops.CudnnRNN(input=rows, input_h=state, input_c=state, params=weights, **options)[0]
+            read = tf.reshape(read, (*tf.unstack(shape[:3]), 2 * self.units))
+            return tf.transpose(read, np.argsort(order))
+
+    def clone(layer):
+        return (AlongInOnnx if isinstance(layer, along) else type(layer)).from_config(layer.get_config())
+
+    twin = _keras().models.clone_model(model, clone_function=clone)
+    twin.set_weights(model.get_weights())
+    twin(twin.input)  # Keras wants it called before
+    logging.getLogger("tf2onnx.shape_inference").setLevel(logging.ERROR)  # it warns of an output that nobody uses
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # tf2onnx's own affair
+        twin.export(target, format="onnx", verbose=False)
+    written = onnx.load(target)
+    for node in written.graph.node:
+        if node.op_type == "GRU":
+            node.attribute.append(onnx.helper.make_attribute("linear_before_reset", 1))
+    onnx.save(written, target)
 
 
 def _to_litert(model):
@@ -1258,38 +1305,86 @@ class _Mended(io.FileIO):
         return n
 
 
-def _hidden_in_wav(path):
-    """Find the sound that a WAV file holds but its header does not tell of.
+CHUNKS = {  # formats made of chunks, by their first bytes: how a chunk begins, and where the first one does; which of
+    # them holds the sound, and how many bytes it has before that
+    b"RIFF": ("<4sI", 12, b"data", 0),
+    b"RF64": ("<4sI", 12, b"data", 0),
+    b"RIFX": (">4sI", 12, b"data", 0),
+    b"FORM": (">4sI", 12, b"SSND", 8),
+    b"caff": (">4sQ", 8, b"data", 4),
+}
 
-    Returns: (patches, seconds): what, in the header, makes libsndfile read to the end of the file, empty if there is
-    nothing to mend; and how much sound follows the stated end.
+
+def _stated_sound(file, size):
+    """Where an open file of `size` bytes holds its sound, by its header.
+
+    Returns: (start, length, patch): the bytes of the sound, and what in the header, as a dict of bytes by their
+    position, would say that it goes on to the end of the file. None if the header does not tell.
+    """
+    magic = file.read(4)
+    if magic == b".snd":
+        return *struct.unpack(">II", file.read(8)), {8: b"\xff" * 4}
+    if magic == b"NIST":
+        fields = dict(re.findall(rb"(\w+) -i (\d+)", file.read(1020)))
+        factors = [int(fields.get(name, 0)) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
+        return 1024, math.prod(factors), {}
+    if magic == b"riff":  # W64: the length of the whole file
+        file.seek(16)
+        return 0, int.from_bytes(file.read(8), "little"), {}
+    if magic not in CHUNKS:
+        return None
+    layout, start, sought, before = CHUNKS[magic]
+    name, length, long_length = b"", 0, 0
+    while name != sought:
+        start += length if magic == b"caff" else length + length % 2
+        file.seek(min(start, size))
+        if len(header := file.read(struct.calcsize(layout))) < struct.calcsize(layout):
+            return None
+        start, (name, length) = file.tell(), struct.unpack(layout, header)
+        if name == b"ds64":
+            long_length = int.from_bytes(file.read(16)[8:], "little")
+    stated = long_length if length == 0xFFFFFFFF and long_length else length
+    if magic == b"caff":
+        patch = {start - 8: struct.pack(">Q", size - start)}
+    else:
+        patch = {start - 4: b"\xff" * 4} | ({0: b"RIFF"} if magic == b"RF64" else {})
+    return start + before, max(0, stated - before), patch
+
+
+def _compared_with_header(path):
+    """Compare a sound file with what its header says.
+
+    Returns: (patches, hidden, is_cut, another): what, in the header, makes libsndfile read to the end of the file,
+    empty if there is nothing to mend; which share of the sound follows its stated end; whether it ends before that; and
+    whether another recording follows.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if file.read(4) not in (b"RIFF", b"RF64"):
-            return {}, 0
-        name, start, length, long_length, bytes_per_s = b"", 12, 0, 0, 0
-        while name != b"data":
-            file.seek(start + length + length % 2)
-            if len(header := file.read(8)) < 8:
-                return {}, 0
-            start, (name, length) = file.tell(), struct.unpack("<4sI", header)
-            if name == b"ds64":
-                long_length = int.from_bytes(file.read(16)[8:], "little")
-            elif name == b"fmt ":
-                bytes_per_s = int.from_bytes(file.read(12)[8:], "little")
-        stated = long_length if length == 0xFFFFFFFF and long_length else length
-        file.seek(start + min(stated, size - start))
-        follows = file.read(1 << 16)
-    # Other chunks may follow as well, each a name of four letters and a length, or a fill of zeros.
-    names = (re.match(rb"[ -~]{4}(....)", follows[i:], re.DOTALL) for i in (0, 1))
-    is_chunk = any(name and int.from_bytes(name[1], "little") <= size - start - stated for name in names)
-    if is_chunk or not follows.strip(b"\0"):
-        follows = b""
-    unknown, seconds = _is_unknown(stated), (size - start - stated) / max(1, bytes_per_s)
-    if ((stated == 0 or not unknown) and not follows) or (not unknown and seconds < 0.1):
-        return {}, 0
-    return {0: b"RIFF", start - 4: b"\xff" * 4}, 0 if unknown else seconds
+        found = _stated_sound(file, size)
+        if found is None or found[0] >= size:
+            return {}, 0, False, False
+        start, stated, patch = found
+        unknown, rest = _is_unknown(stated), size - start - stated
+        file.seek(min(start + stated, size))
+        follows = file.read(12)
+        # Other chunks may follow as well, each a name of four letters and a length, or a fill of zeros.
+        names = [re.match(rb"([ -~]{4})(....)", follows[i:], re.DOTALL) for i in (0, 1)]
+        lengths = [int.from_bytes(name[2], order) for name in names if name for order in ("little", "big")]
+        is_chunk = any(length <= rest for length in lengths)
+        another = is_chunk and any(name and name[1] in (*CHUNKS, b".snd", b"data", b"SSND") for name in names)
+        pieces = itertools.chain([follows], iter(lambda: file.read(1 << 20), b""))
+        is_sound = not is_chunk and any(piece.strip(b"\0") for piece in pieces)
+    if is_sound or (unknown and stated):
+        return patch, 0 if unknown else rest / (size - start), False, False
+    # libsndfile refuses a CAF file that was cut.
+    return (patch if rest < 0 else {}), 0, rest < 0, another
+
+
+def _is_chained(path):
+    """Whether an Ogg or FLAC file holds several recordings, one after the other."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        begins = [flags[0] & 2 for flags in re.findall(rb"OggS\0(.)", data, re.DOTALL)]
+        return begins != sorted(begins, reverse=True) or len(re.findall(rb"fLaC[\0\x80]\0\0\x22", data)) > 1
 
 
 class _Reader:
@@ -1322,22 +1417,41 @@ def _encoded(path):
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
+def _text(data):
+    """Bytes as text: UTF-8, or, as older programs write it, Latin-1."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 class _Sndfile(_Reader):
     """A sound file, read by libsndfile; `raw` is (sample format, rate) of a file without a header, of one channel."""
 
     def __init__(self, path, raw=None):
-        patches, seconds = ({}, 0) if raw else _hidden_in_wav(path)
-        self.source = _Mended(path, patches) if patches else _encoded(path)
+        patches, hidden, self.cut, _ = ({}, 0, False, False) if raw else _compared_with_header(path)
         layout = (raw[1], 1, raw[0], "LITTLE", "RAW") if raw else ()
-        with _libraries_silent():  # the MP3 decoder comments on damaged files
-            self.file = sf.SoundFile(self.source, "r", *layout)
+        self._open(_Mended(path, patches) if patches else _encoded(path), layout)
+        seconds = hidden * self.file.frames / self.file.samplerate
+        if 0 < seconds < 0.1:  # a few bytes that another program left there
+            self.close()
+            self._open(_encoded(path))
         self.rate, self.channels, self.subtype = self.file.samplerate, self.file.channels, self.file.subtype
-        self.n_samples, self.tags = self.file.frames, self.file.copy_metadata()
+        self.n_samples, self.tags = self.file.frames, {}
+        for name, number in sf._str_types.items():
+            text = sf._snd.sf_get_string(self.file._file, number)
+            if text:
+                self.tags[name] = _text(sf._ffi.string(text))
         bext = sf._ffi.new("char[]", 1 << 14)  # with a coding history of up to 15 kB
         if sf._snd.sf_command(self.file._file, GET_BROADCAST_INFO, bext, len(bext)):
             self.bext = bext
-        if seconds:
+        if seconds >= 0.1:
             self.note = f"{path}: {seconds:.1f} s of sound follow the end that its header states, and are read too"
+
+    def _open(self, source, layout=()):
+        self.source = source
+        with _libraries_silent():  # the MP3 decoder comments on damaged files
+            self.file = sf.SoundFile(source, "r", *layout)
 
     def skip(self, n):
         if self.file.seekable():
@@ -1356,10 +1470,7 @@ class _Sndfile(_Reader):
 
     def is_cut(self):
         """Whether the file, read to its end, held fewer samples than it states."""
-        log = self.file.extra_info  # nothing else tells
-        sizes = re.findall(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", log)
-        shorter = any(int(found) < int(stated) and not _is_unknown(int(stated)) for stated, found in sizes)
-        return shorter or self.length < self.n_samples or "lacks an end" in log
+        return self.cut or self.length < self.n_samples or "lacks an end" in self.file.extra_info
 
     def close(self):
         self.file.close()
@@ -1396,6 +1507,9 @@ class _Decoded(_Reader):
         finally:
             av.logging.set_level(None)
         self.tags = {key.lower(): text for key, text in (self.stream.metadata | self.container.metadata).items()}
+        n_tracks = len(self.container.streams.audio)
+        if n_tracks > 1:
+            self.note = f"{path} holds {n_tracks} sound tracks: only the first one is read"
 
     @property
     def n_samples(self):
@@ -1483,13 +1597,12 @@ def _reader(path):
     reader = reason = None
     try:
         reader = _Sndfile(path)
-        if (
-            reader.file.format == "FLAC" and reader.n_samples
-        ):  # libsndfile refuses one that was cut, but only when it comes to its end
+        if reader.file.format == "FLAC" and reader.n_samples:  # one that was cut is refused, but only at its end
             reader.file.seek(-1, sf.SEEK_END)
             reader.read(1)
             reader.file.seek(0)
-        if "MPEG" not in reader.subtype:  # libsndfile stops where it estimated that they end
+        # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does.
+        if not ("MPEG" in reader.subtype or (reader.file.format == "OGG" and _is_chained(path))):
             return reader
     except (sf.LibsndfileError, TypeError, ValueError) as error:  # soundfile raises TypeError for names such as x.raw
         reason = getattr(error, "error_string", error)
@@ -1498,7 +1611,7 @@ def _reader(path):
     try:
         return _Decoded(path)
     except ValueError as error:
-        raise ValueError(reason or error) from None
+        raise ValueError(error if path.suffix.lower() in DECODED else reason or error) from None
 
 
 @contextlib.contextmanager
@@ -1516,20 +1629,25 @@ def open_audio(path, raw=None, rate=None):
         raise ValueError(f"{path} is empty: copy or record it again")
     if raw is not None and raw not in RAW:
         raise ValueError(f"{raw} is no sample format of files without a header: choose from {', '.join(RAW)}")
+    if rate is not None:
+        _check_rate(rate)
     with path.open("rb") as file:
-        has_header = file.read(4) in (b"RIFF", b"RF64", b"FORM", b".snd", b"fLaC", b"OggS")
+        magic = file.read(4)
+    has_header = magic in (*CHUNKS, b"riff", b".snd", b"fLaC", b"OggS")
     ending = path.suffix.lower()
     try:
-        if raw:
-            reader = _Sndfile(path, (RAW[raw], rate or SAMPLE_RATE))
+        if raw and not has_header:
+            reader = _Sndfile(path, (RAW[raw], SAMPLE_RATE if rate is None else rate))
         elif ending in HEADERLESS and not has_header:
             subtype, usual_rate = HEADERLESS[ending]
-            reader = _Sndfile(path, (subtype, rate or usual_rate))
+            reader = _Sndfile(path, (subtype, usual_rate if rate is None else rate))
             reader.note = f"files that end in {ending} are read as {subtype} at {reader.rate} Hz, one channel"
         elif ending in (".raw", ".pcm") and not has_header:
             raise ValueError(f"it has no header: tell its sample format by --raw {'|'.join(RAW)} and its --rate")
         else:
             reader = _reader(path)
+            if _compared_with_header(path)[-1] or (magic == b"fLaC" and _is_chained(path)):
+                reader.note = f"{path}: another recording follows the first one in it, and is not read: split the file"
     except (sf.LibsndfileError, ValueError) as error:
         reason = getattr(error, "error_string", error)
         raise ValueError(f"{path} is not audio that can be read ({reason}): check it, or record it again") from None
@@ -1561,6 +1679,8 @@ class OnnxModel:
         cores = _usable_cores()
         options.intra_op_num_threads = min(int(threads) or cores, cores) if threads.isdecimal() else cores
         self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        if self.session.get_inputs()[0].shape[1::2] != [N_FFT // 2 + 1, 2]:
+            raise ValueError("it does not take spectrograms (batch, 128, frames, 2)")
 
     def predict_on_batch(self, inputs):
         """Float32 `(batch, 128, frames, 2)` to the same shape; 16 must divide the number of frames."""
@@ -1876,12 +1996,16 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
     Raises ValueError as `denoise_stream` does, or for a stream that is not of such a format.
     """
     if raw:
-        header, left, rate, channels, subtype = b"", math.inf, rate or SAMPLE_RATE, 1, RAW[raw]
+        rate = SAMPLE_RATE if rate is None else rate
+        header, left, channels, subtype = b"", math.inf, 1, RAW[raw]
     else:
         header, left = _wav_header(source)
         # The header of the result is that of the source, with the lengths that tell of none.
         header = b"RIFF\xff\xff\xff\xff" + header[8:-4] + b"\xff\xff\xff\xff"
-        info = sf.info(io.BytesIO(header))
+        try:
+            info = sf.info(io.BytesIO(header))
+        except sf.LibsndfileError as error:
+            raise ValueError(f"its sample format can't be read ({error.error_string}): send PCM") from None
         rate, channels, subtype = info.samplerate, info.channels, info.subtype
     if subtype not in STREAMED:
         raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
@@ -1917,6 +2041,8 @@ def _target_format(source, target):
     # Blocks of ADPCM would add samples: those of the source may have another size.
     if subtype in ("IMA_ADPCM", "MS_ADPCM") or not sf.check_format(audio_format, subtype):
         subtype = sf.default_subtype(audio_format)
+    if (ending, source.subtype) in ((".ogg", "OPUS"), (".oga", "OPUS")):  # voice messages
+        return audio_format, subtype
     return audio_format, CODECS.get(ending, subtype)
 
 
@@ -2100,6 +2226,8 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
 
     _check_mix(mix)
     target = Path(target).resolve()
+    if target.is_file():
+        raise ValueError(f"{target} is a file: name a folder for the results")
     targets, told = _targets(source, target, raw)
     if not (targets or any(status == "failed" for status, *_ in told.values())):
         raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
@@ -2111,8 +2239,12 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
         if len(paths) > 1:
             error = f"{' and '.join(map(str, paths))} would both become {result}: rename one, or choose another target"
             told |= dict.fromkeys(paths, ("failed", error, ""))
-        elif not overwrite and _is_done(paths[0], result):
-            told[paths[0]] = ("skipped", "", "")
+        elif not overwrite:
+            try:
+                if _is_done(paths[0], result):
+                    told[paths[0]] = ("skipped", "", "")
+            except OSError as error:  # a folder that may not be entered
+                told[paths[0]] = ("failed", _sentence(error), "")
     todo = {path: targets[path] for path in sorted(targets) if path not in told}
     model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
     if client is None:
@@ -2318,7 +2450,7 @@ def paired_files(clean_folder, noisy_folder):
     Clean and noisy are float32 `(samples,)` at 8 kHz. Raises FileNotFoundError or ValueError if there are no files, one
     has no namesake, or their lengths differ.
     """
-    paths = sorted(path for path in Path(noisy_folder).glob("*") if path.suffix.lower() in FORMATS)
+    paths = sorted(path for path in Path(noisy_folder).glob("[!.]*") if path.suffix.lower() in FORMATS)
     if not paths:
         raise FileNotFoundError(f"no sound files in {noisy_folder}: they should end in one of {', '.join(FORMATS)}")
     for path in paths:
@@ -2572,6 +2704,12 @@ def _path(text):
     return Path(text)
 
 
+def _count(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of them: it must be at least 1")
+    return int(text)
+
+
 def _parser():
     parser = _Parser(prog="python helpers.py", description="Speech enhancement with a U-Net, for calls at 8 kHz.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -2585,8 +2723,9 @@ def _parser():
     command.add_argument("--raw", choices=RAW, help="sample format of files without a header, of one channel")
     command.add_argument("--rate", type=int, help="their rate in Hz (default: that of their ending, else 8000)")
     command.add_argument("--latency", type=float, default=0.5, help="of a stream, s that it lags behind (default: 0.5)")
-    command.add_argument("--overwrite", action="store_true", help="of a folder, denoise again what is done already")
-    command.add_argument("--processes", type=int, default=1, help="of a folder, how many files at once (default: 1)")
+    again = "of a folder, denoise again what is done already; of a file, replace another one beside it"
+    command.add_argument("--overwrite", action="store_true", help=again)
+    command.add_argument("--processes", type=_count, default=1, help="of a folder, how many files at once (default: 1)")
     command.add_argument("--scheduler", help="address of a Dask cluster to denoise a folder on, as tcp://host:8786")
     command = commands.add_parser("export", help="write a model for ONNX Runtime (.onnx) or LiteRT (.tflite)")
     command.add_argument("model", type=_path, help="a .keras file")
@@ -2616,14 +2755,16 @@ def _run(command, options):
     elif command == "download":
         download_corpus(**options)
     elif command == "evaluate":
+        if options["csv"] and options["csv"].is_dir():
+            raise ValueError(f"{options['csv']} is a folder: name a file in it")
         table = evaluate(
             list(paired_files(options["clean"], options["noisy"])),
             {"enhanced": functools.partial(denoise, model=options["model"])},
         )
+        print(table.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
         if options["csv"]:
             with written_whole(options["csv"]) as part:
                 table.to_csv(part, index=False, float_format="%.4f")
-        print(table.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
     elif command == "export":
         export(**options)
     else:
@@ -2639,13 +2780,14 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
             raise ValueError("- stands for standard input and output: name it for both, and nothing else")
         if sys.stdin is None or sys.stdout is None:
             raise ValueError("standard input or output is closed: connect it to what sends or receives the stream")
-        try:
-            denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, **options)
-        except BrokenPipeError:  # who reads has gone, which is no news to him
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
-            return 128 + 13  # SIGPIPE, by which other programs end then
+        for stream in (sys.stdin, sys.stdout):  # they may not want to wait, and a pause is no end
+            with contextlib.suppress(AttributeError, OSError):
+                os.set_blocking(stream.fileno(), True)
+        denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, **options)
         return 0
     if not (others or first.is_dir() or target.is_dir()):
+        if not overwrite:
+            _check_forgotten(first, target_name(target))
         remove_abandoned(target.parent.glob(PARTS))
         denoise_file(first, target, **options)
         return 0
@@ -2667,8 +2809,16 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
     left_out = table[table["status"] == "left out"]["path"]
     if len(left_out):
         kinds = left_out.map(lambda path: "hidden" if path.name.startswith(".") else path.suffix.lower() or "no ending")
-        print("left out:", ", ".join(f"{n} {kind}" for kind, n in kinds.value_counts().items()))
+        print("left out:", ", ".join(f"{n} {_escaped(kind)}" for kind, n in kinds.value_counts().items()))
     return int((table["status"] == "failed").any())
+
+
+def _check_forgotten(source, target):
+    """Raise ValueError if a target is likely another recording: `one.wav two.wav` may be sources without a target."""
+    if source.is_file() and target.is_file() and source.resolve().parent == target.resolve().parent:
+        age = target.stat().st_mtime_ns - source.stat().st_mtime_ns
+        if not 0 <= age < 2_000_000_000:  # a result bears its source's time, on FAT in steps of 2 s
+            raise ValueError(f"{target} is no result of {source}: name another target, or replace it by --overwrite")
 
 
 @contextlib.contextmanager
@@ -2725,8 +2875,18 @@ def main(arguments=None):
         signals.signal(number, stop)
     options = vars(_parser().parse_args(arguments))
     warnings.formatwarning = lambda message, *_, **__: f"warning: {_escaped(str(message))}\n"
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # closed: no file that is opened later may get their numbers
+        while os.open(os.devnull, os.O_RDWR) < 2:
+            pass
+        sys.stderr = sys.stderr or io.StringIO()
     try:
-        return _run(options.pop("command"), options)
+        status = _run(options.pop("command"), options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads has gone, which is no news to him
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        return 128 + 13  # SIGPIPE, by which other programs end then
     except BaseException as error:
         if stopped_by:  # of which libraries may make another error
             print("error: interrupted: nothing is half written, start it again to go on", file=sys.stderr)

@@ -241,6 +241,7 @@ def test_main_exports(tmp_path, small_model, monkeypatch):
 def test_main_evaluates(tmp_path, speech, small_model, capsys):
     write(tmp_path / "clean/a.wav", speech)
     write(tmp_path / "noisy/a.wav", helpers.blend(speech, noise(len(speech)), 5)[1])
+    (tmp_path / "noisy/._a.wav").touch()  # as macOS leaves it
     arguments = ("evaluate", "--clean", tmp_path / "clean", "--noisy", tmp_path / "noisy", "--csv", tmp_path / "a.csv")
     assert run_main(*arguments, "--model", small_model) == 0
     assert "si_sdr" in capsys.readouterr().out
@@ -283,11 +284,14 @@ def test_main_refuses_a_bad_file(bad_file, fixed_model, capsys):
         (["denoise", "a.wav", "b.wav", "--mix", "1.5"], "a mix of 1.5 is not possible"),
         (["denoise", "calls", "out", "--mix", "-1"], "a mix of -1.0 is not possible"),
         (["denoise", "calls", "calls/out"], "name a target folder elsewhere"),
+        (["denoise", "calls", "a.wav"], "a.wav is a file: name a folder"),
+        (["denoise", "calls", "out", "--processes", "-4"], "-4 is no number"),
         (["denoise", "empty", "out"], "empty: they should end in one of .wav"),
         (["export", "missing.keras", "unet.onnx"], "missing.keras"),
         (["export", "a.wav", "unet.doc"], "unet.doc cannot be written"),
         (["evaluate", "--clean", "calls", "--noisy", "empty"], "no sound files in empty"),
         (["evaluate", "--clean", "empty", "--noisy", "calls"], "a.wav does not exist"),
+        (["evaluate", "--clean", "calls", "--noisy", "calls", "--csv", "empty"], "empty is a folder"),
         (["evaluate", "--clean", "calls", "--noisy", "calls", "--model", "missing.keras"], "missing.keras"),
         (["train", "--corpus", "empty"], "no speech in empty"),
         (["train", "--corpus", "only speech"], "no noise in only speech"),
@@ -309,6 +313,45 @@ def test_main_errors(arguments, message, corpus, no_training, monkeypatch, capsy
     assert run_main(*arguments) == 2
     assert message in single_error(capsys.readouterr().err)
     assert contents(folder) == before
+
+
+def test_forgotten_target_costs_no_recording(tmp_path, fixed_model, capsys):
+    first, second = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")
+    os.utime(first, (1e9, 1e9))
+    before = second.read_bytes()
+    assert run_main("denoise", first, second, "--model", fixed_model) == 2
+    assert "b.wav is no result of" in single_error(capsys.readouterr().err) and second.read_bytes() == before
+    for target, options in (("c.wav", ()), ("c.wav", ()), ("b.wav", ("--overwrite",))):
+        assert run_main("denoise", first, tmp_path / target, "--model", fixed_model, *options) == 0
+    assert second.read_bytes() != before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell is needed")
+def test_closed_standard_error(tmp_path, fixed_model):
+    write(tmp_path / "a.wav")
+    command = f'"{sys.executable}" "{helpers.ROOT / "helpers.py"}" denoise a.wav b.wav --model "{fixed_model}" 2>&-'
+    assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
+    assert visible(tmp_path) == ["a.wav", "b.wav"]
+
+
+def test_folder_that_may_not_be_entered_stops_no_other(tmp_path, fixed_model, monkeypatch, capsys):
+    def is_done(source, target):
+        if "locked" in str(target):
+            raise PermissionError(13, "Permission denied", str(target))
+
+    monkeypatch.setattr(helpers, "_is_done", is_done)  # root may enter all
+    for name in ("locked/a.wav", "open/b.wav"):
+        write(tmp_path / "calls" / name)
+    assert run_main("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model) == 1
+    out, err = capsys.readouterr()
+    assert out == "1 done, 0 skipped, 1 failed\n" and "Permission denied" in single_error(err)
+
+
+def test_endings_of_what_is_left_out_stay_in_one_line(tmp_path, fixed_model, capsys):
+    write(tmp_path / "calls/a.wav")
+    (tmp_path / "calls" / "b.x\ny").touch()
+    assert run_main("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "left out: 1 .x\\ny"
 
 
 def test_newlines_in_names_stay_in_one_line(tmp_path, fixed_model, capsys):

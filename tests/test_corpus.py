@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import socket
+import struct
 import tarfile
 import threading
 import zipfile
@@ -321,6 +322,19 @@ def test_results_have_no_more_readers_than_their_source(tmp_path, umask, mode, e
         assert part.stat().st_mode & 0o777 == expected
         write(part)
     assert (tmp_path / "b.wav").stat().st_mode & 0o777 == expected
+
+
+def test_results_of_a_source_with_an_access_list_are_the_owners(tmp_path):
+    source = write(tmp_path / "a.wav")
+    # Version 2; (tag, rights, who) of the owner, another user, a group without rights, the mask, and all others.
+    entries = [(1, 6, 2**32 - 1), (2, 4, 65534), (4, 0, 2**32 - 1), (16, 4, 2**32 - 1), (32, 0, 2**32 - 1)]
+    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(source, "system.posix_acl_access", packed)
+    except (AttributeError, OSError):
+        pytest.skip("this system has no access lists")
+    with helpers.written_whole(tmp_path / "b.wav", source) as part:
+        assert part.stat().st_mode & 0o777 == 0o600
 
 
 def test_results_have_no_more_readers_than_the_folder_of_their_source(tmp_path):

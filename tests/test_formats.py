@@ -118,6 +118,52 @@ def test_what_follows_the_samples_is_no_sound(tmp_path, tail):
     assert np.array_equal(result, signal) and told == []
 
 
+@pytest.mark.parametrize("seconds_before", [0, 2])
+def test_wav_of_a_crashed_recorder_with_a_long_silence(tmp_path, seconds_before):
+    signal = np.concatenate([speech_like(seconds_before), np.zeros(9 * RATE), speech_like()])
+    (tmp_path / "a.wav").write_bytes(wav(2 * RATE * seconds_before, signal))
+    assert np.array_equal(denoised(tmp_path / "a.wav", tmp_path / "b.wav")[0], signal)
+
+
+@pytest.mark.parametrize("ending", [".au", ".aiff", ".caf"])
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_header_that_states_too_little(tmp_path, ending, seconds):
+    path = write(tmp_path / f"a{ending}", speech_like(3))
+    content = bytearray(path.read_bytes())
+    chunk, size, before = {".au": (b".snd", 4, 0), ".aiff": (b"SSND", 4, 8), ".caf": (b"data", 8, 4)}[ending]
+    position = content.index(chunk) + (8 if ending == ".au" else 4)
+    content[position : position + size] = (2 * RATE * seconds + before).to_bytes(size, "big")
+    path.write_bytes(content)
+    signal, told = denoised(path, tmp_path / f"b{ending}")
+    assert np.array_equal(signal, speech_like(3))
+    assert ["2.0 s of sound follow" in text for text in told] == [True] * seconds
+
+
+@pytest.mark.parametrize("ending", [".wav", ".rf64", ".w64", ".caf", ".aiff", ".au", ".sph"])
+def test_cut_file_is_read_as_far_as_it_goes(tmp_path, ending):
+    path = write(tmp_path / f"a{ending}", speech_like(3), format=helpers.FORMATS[ending])
+    path.write_bytes(path.read_bytes()[:25000])
+    signal, told = denoised(path, tmp_path / f"b{ending}")
+    assert len(signal) > 10_000 and np.array_equal(signal, speech_like(3)[: len(signal)])
+    assert len(told) == 1 and "seems to have been cut: it ends after 1." in told[0]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_recordings_that_were_joined_are_read_to_the_last(tmp_path, subtype):
+    path = write(tmp_path / "a.ogg", format="OGG", subtype=subtype)
+    path.write_bytes(2 * path.read_bytes())
+    denoised(path, tmp_path / "b.wav")
+    assert sf.info(tmp_path / "b.wav").duration == pytest.approx(4, abs=0.05)
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".aiff", ".caf", ".au"])
+def test_second_recording_in_a_file_is_told(tmp_path, ending):
+    path = write(tmp_path / f"a{ending}")
+    path.write_bytes(2 * path.read_bytes())
+    signal, told = denoised(path, tmp_path / "b.wav")
+    assert len(signal) == 2 * RATE and "another recording follows" in told[0]
+
+
 def test_empty_wav_stays_empty(tmp_path):
     (tmp_path / "a.wav").write_bytes(wav(0, np.zeros(0), b"LIST\x04\0\0\0INFO"))
     with pytest.raises(ValueError, match=r"a\.wav: there is no audio"):
@@ -318,6 +364,18 @@ def test_header_counts_more_than_a_headerless_ending(tmp_path):
     assert np.array_equal(helpers.read_audio(source)[0][0], speech_like())
 
 
+def test_header_counts_more_than_what_is_told(tmp_path):
+    helpers.denoise_file(write(tmp_path / "a.wav"), tmp_path / "b.wav", MODEL, raw="ulaw", rate=16000)
+    assert np.array_equal(sf.read(tmp_path / "b.wav")[0], speech_like())
+
+
+@pytest.mark.parametrize("rate", [0, -5, 10**11])
+def test_rates_that_recordings_do_not_have_are_refused(tmp_path, rate):
+    (tmp_path / "a.ul").write_bytes(bytes(8000))
+    with pytest.raises(ValueError, match=f"a sample rate of {rate} Hz"):
+        helpers.denoise_file(tmp_path / "a.ul", tmp_path / "b.wav", MODEL, rate=rate)
+
+
 def test_rate_of_a_headerless_ending_can_be_told(tmp_path):
     signal, told = denoised(write_raw(tmp_path / "a.vox", "VOX_ADPCM", 6000), tmp_path / "b.wav", rate=6000)
     assert len(signal) == 12000 and "6000 Hz" in told[0]
@@ -413,6 +471,31 @@ def test_tags_are_carried_over(tmp_path, ending):
             name: held[name] for name in TAGS if name in held
         }
         assert "title" in held
+
+
+def test_tags_in_latin_1_are_carried_over(tmp_path):
+    info = b"INFOINAM" + struct.pack("<I", 7) + "Müller\0\0".encode("latin-1")
+    chunk = b"LIST" + struct.pack("<I", len(info)) + info
+    (tmp_path / "a.wav").write_bytes(wav(4 * RATE, speech_like(), extra=chunk))
+    denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    with sf.SoundFile(tmp_path / "b.wav") as file:
+        assert file.title == "Müller"
+
+
+def test_voice_message_stays_opus(tmp_path):
+    denoised(write(tmp_path / "a.ogg", format="OGG", subtype="OPUS"), tmp_path / "b.ogg")
+    assert sf.info(tmp_path / "b.ogg").subtype == "OPUS"
+
+
+def test_second_track_is_told(tmp_path):
+    with av.open(str(tmp_path / "a.mka"), "w") as container:
+        streams = [container.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in range(2)]
+        for stream in streams:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, RATE), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, 0, fractions.Fraction(1, RATE)
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    _, told = denoised(tmp_path / "a.mka", tmp_path / "b.wav")
+    assert len(told) == 1 and "2 sound tracks: only the first" in told[0]
 
 
 def test_tags_of_a_phone_are_carried_over(tmp_path):

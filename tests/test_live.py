@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import os
 import shlex
 import shutil
 import struct
@@ -283,6 +284,7 @@ def test_writer_stops_within_a_sample():
         (b"This is no audio.\n" * 10, {}, "it is no WAV.*--raw"),
         (wav(noise(100))[:30], {}, "ends within its header"),
         (wav(noise(100))[:44], {}, "there is no audio"),
+        (wav(noise(100)).replace(b"fmt ", b"none"), {}, "its sample format can't be read"),
         (b"", {"raw": "slin"}, "there is no audio"),
         (bytes(1000), {"raw": "vox"}, "VOX_ADPCM can't be denoised: send it as PCM_U8"),
         (wav(noise(1000), "GSM610"), {}, "GSM610 can't be denoised"),
@@ -369,6 +371,20 @@ def test_reader_goes_away(command):
             pass
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX pipe is needed")
+def test_pause_of_an_input_that_does_not_wait_is_no_end(command):
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with subprocess.Popen([*command, "--raw", "ulaw"], stdin=reader, stdout=subprocess.PIPE) as process:
+        os.write(writer, bytes(8000))
+        assert process.stdout.read(2000)  # it has read what there is
+        os.write(writer, bytes(8000))
+        os.close(writer)
+        os.close(reader)
+        assert len(process.stdout.read()) == 14_000
+    assert process.returncode == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell is needed")

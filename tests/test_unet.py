@@ -349,6 +349,14 @@ def test_export_to_onnx_agrees(call, exported, keras_noise):
     assert decibel(predicted_noise(call, exported[".onnx"]) - keras_noise, keras_noise) < -60
 
 
+def test_onnx_files_hold_no_loops(exported):
+    import onnx
+
+    for path in exported[".onnx"], helpers.RUNTIME_MODEL:
+        operations = {node.op_type for node in onnx.load(path).graph.node}
+        assert "GRU" in operations and "Loop" not in operations
+
+
 def test_export_to_litert_agrees(exported):
     from ai_edge_litert.interpreter import Interpreter
 
