@@ -1528,8 +1528,12 @@ class _Decoded(_Reader):
         return self.container.duration and self.container.duration / 1_000_000
 
     def _frames(self):
-        """Yield what the decoder makes, (channels, samples) in any format; frames that are damaged are left out."""
+        """Yield what the decoder makes, (channels, samples) in any format, and silence where its times leave a gap.
+
+        Browsers leave out pauses; frames that are damaged are left out here.
+        """
         packet, packets = None, self.container.demux(self.stream) if self.stream else iter(())
+        end = None  # of the frame before, by the times that frames bear, in samples
         while True:
             try:
                 packet = next(packets, None)
@@ -1547,8 +1551,19 @@ class _Decoded(_Reader):
                     self.subtype = "PCM_24" if frame.format.name.startswith("s32") else "PCM_16"
                 if layout != (self.rate, self.channels):
                     raise ValueError("its rate or its channels change on the way: split it where they do")
+                if frame.time is not None:
+                    begin = round(frame.time * self.rate)
+                    yield from self._silence(begin, begin - (begin if end is None else end))
+                    end = begin + frame.samples
                 samples = frame.to_ndarray()
                 yield samples if frame.format.is_planar else samples.reshape(-1, self.channels).T
+
+    def _silence(self, end, n):
+        """Yield `n` samples of silence, which end at the sample `end`; none where this is short, or can't be true."""
+        if 0.1 * self.rate < n < 3600 * self.rate and end <= (self.n_samples or end):
+            size = self.rate // 10
+            for start in range(0, n, size):
+                yield np.zeros((self.channels, min(size, n - start)), np.float32)
 
     def _opus_delay(self, first, size):
         """How much of the delay of Opus is left in a first frame, of `first` samples, where all others have `size`.

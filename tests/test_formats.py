@@ -295,6 +295,22 @@ def test_24_bits_are_kept(tmp_path):
     assert sf.info(tmp_path / "b.flac").subtype == "PCM_24"
 
 
+@pytest.mark.parametrize("gap", [0, 3, 100_000])
+def test_pauses_that_a_browser_left_out_keep_their_time(tmp_path, gap):
+    with av.open(str(tmp_path / "a.mka"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for start in (0, 1 + gap):
+            samples = np.round(32768 * speech_like(1)).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, start * RATE, fractions.Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    signal, told = denoised(tmp_path / "a.mka", tmp_path / "b.wav")
+    silence = np.zeros(gap * RATE if gap < 3600 else 0)  # nobody is silent for a day
+    assert np.array_equal(signal, np.concatenate([speech_like(1), silence, speech_like(1)]))
+    assert told == [] or gap > 3600
+
+
 def test_damaged_frames_are_left_out(tmp_path):
     source = encode(tmp_path / "a.m4a", "aac", speech_like(10))
     content = bytearray(source.read_bytes())
