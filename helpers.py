@@ -25,7 +25,6 @@ import itertools
 import json
 import logging
 import math
-import mmap
 import platform
 import re
 import shlex
@@ -223,8 +222,8 @@ def written_whole(path, source=None):
             yield part
         if origin:
             os.utime(part, ns=(origin.st_mtime_ns, origin.st_mtime_ns))
-            if part.stat().st_mtime_ns < origin.st_mtime_ns:  # FAT keeps no fractions of seconds
-                os.utime(part)
+            if part.stat().st_mtime_ns < origin.st_mtime_ns:  # FAT keeps every second second
+                os.utime(part, ns=(origin.st_mtime_ns + 2_000_000_000,) * 2)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -233,14 +232,19 @@ def written_whole(path, source=None):
 def _mode_of_readers(source, target):
     """Mode bits with which nobody but its owner can read `target` who can't read the file `source`."""
     source, target = Path(source).resolve(), Path(target).resolve()
-    mode = source.stat().st_mode & 0o666
-    if hasattr(os, "listxattr"):
-        with contextlib.suppress(OSError):  # not all drives have them
-            # With a list of who may read it, the bits of the group are not the group's.
-            mode &= 0o600 if "system.posix_acl_access" in os.listxattr(source) else 0o666
+    mode = _mode(source) & 0o666
     for folder in set(source.parents) - set(target.parents):  # who may not pass a folder can't read what is in it
-        mode &= 0o600 | 6 * (folder.stat().st_mode & 0o011)
+        mode &= 0o600 | 6 * (_mode(folder) & 0o011)
     return mode | 0o600
+
+
+def _mode(path):
+    """The mode bits of a file or folder; its owner's alone if it has an access list, where the group's are a mask."""
+    mode = path.stat().st_mode
+    with contextlib.suppress(AttributeError, OSError):  # not all systems and drives have them
+        if "system.posix_acl_access" in os.listxattr(path):
+            mode &= ~0o077
+    return mode
 
 
 PARTS = f".{'[0-9a-f]' * 32}.part*"  # what `written_whole` names its files, as a pattern
@@ -1286,7 +1290,8 @@ def target_name(path):
 
 def _is_unknown(length):
     """Whether a header's number of bytes is one of those that programs write when they can't know it."""
-    return length == 0 or length >= 1 << 62 or any(0 <= limit - length < 1 << 24 for limit in (1 << 31, (1 << 32) - 1))
+    room = (1 << 24) + (1 << 10)  # SoX rounds 0x7f000000 to whole samples of all channels
+    return length == 0 or length >= 1 << 62 or any(0 <= limit - length < room for limit in (1 << 31, (1 << 32) - 1))
 
 
 class _Mended(io.FileIO):
@@ -1323,18 +1328,20 @@ def _stated_sound(file, size):
     """
     magic = file.read(4)
     if magic == b".snd":
-        return *struct.unpack(">II", file.read(8)), {8: b"\xff" * 4}
+        return *struct.unpack(">II", file.read(8).ljust(8, b"\0")), {8: b"\xff" * 4}
     if magic == b"NIST":
-        fields = dict(re.findall(rb"(\w+) -i (\d+)", file.read(1020)))
+        header = file.read(1020)
+        fields = dict(re.findall(rb"(\w+) -i (\d+)", header))
         factors = [int(fields.get(name, 0)) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
-        return 1024, math.prod(factors), {}
-    if magic == b"riff":  # W64: the length of the whole file
+        start = re.match(rb"_1A\n +(\d+)\n", header)
+        return int(start[1]) if start else 1024, math.prod(factors), {}
+    if magic == b"riff":  # W64 states the length of the whole file
         file.seek(16)
         return 0, int.from_bytes(file.read(8), "little"), {}
     if magic not in CHUNKS:
         return None
     layout, start, sought, before = CHUNKS[magic]
-    name, length, long_length = b"", 0, 0
+    name, length, long_position, long_length = b"", 0, None, 0
     while name != sought:
         start += length if magic == b"caff" else length + length % 2
         file.seek(min(start, size))
@@ -1342,12 +1349,14 @@ def _stated_sound(file, size):
             return None
         start, (name, length) = file.tell(), struct.unpack(layout, header)
         if name == b"ds64":
-            long_length = int.from_bytes(file.read(16)[8:], "little")
+            long_position, long_length = start + 8, int.from_bytes(file.read(16)[8:], "little")
     stated = long_length if length == 0xFFFFFFFF and long_length else length
     if magic == b"caff":
         patch = {start - 8: struct.pack(">Q", size - start)}
     else:
-        patch = {start - 4: b"\xff" * 4} | ({0: b"RIFF"} if magic == b"RF64" else {})
+        patch = {start - 4: b"\xff" * 4}
+        if long_position:
+            patch[long_position] = struct.pack("<Q", size - start)
     return start + before, max(0, stated - before), patch
 
 
@@ -1366,25 +1375,32 @@ def _compared_with_header(path):
         start, stated, patch = found
         unknown, rest = _is_unknown(stated), size - start - stated
         file.seek(min(start + stated, size))
-        follows = file.read(12)
-        # Other chunks may follow as well, each a name of four letters and a length, or a fill of zeros.
+        follows = b""
+        while not follows and (piece := file.read(1 << 20)):  # behind a fill of zeros
+            follows = piece if piece[:2].strip(b"\0") else piece.lstrip(b"\0")
+        # Other chunks may follow as well, each a name of four letters and a length.
         names = [re.match(rb"([ -~]{4})(....)", follows[i:], re.DOTALL) for i in (0, 1)]
         lengths = [int.from_bytes(name[2], order) for name in names if name for order in ("little", "big")]
         is_chunk = any(length <= rest for length in lengths)
         another = is_chunk and any(name and name[1] in (*CHUNKS, b".snd", b"data", b"SSND") for name in names)
-        pieces = itertools.chain([follows], iter(lambda: file.read(1 << 20), b""))
-        is_sound = not is_chunk and any(piece.strip(b"\0") for piece in pieces)
-    if is_sound or (unknown and stated):
+        is_sound = bool(follows) and not is_chunk
+    if is_sound or (unknown and stated and not is_chunk):
         return patch, 0 if unknown else rest / (size - start), False, False
     # libsndfile refuses a CAF file that was cut.
-    return (patch if rest < 0 else {}), 0, rest < 0, another
+    return (patch if rest < 0 else {}), 0, rest < -24, another  # some programs count a header twice
 
 
 def _is_chained(path):
     """Whether an Ogg or FLAC file holds several recordings, one after the other."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        begins = [flags[0] & 2 for flags in re.findall(rb"OggS\0(.)", data, re.DOTALL)]
-        return begins != sorted(begins, reverse=True) or len(re.findall(rb"fLaC[\0\x80]\0\0\x22", data)) > 1
+    begins, n_flac, data = [], 0, b""
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            kept, data = data[-7:], data[-7:] + piece
+            for mark in re.finditer(rb"OggS\0(.)|fLaC[\0\x80]\0\0\x22", data, re.DOTALL):
+                if mark.end() > len(kept):  # it was not found before
+                    begins += [mark[1][0] & 2] if mark[1] else []
+                    n_flac += not mark[1]
+    return begins != sorted(begins, reverse=True) or n_flac > 1
 
 
 class _Reader:
@@ -1395,6 +1411,10 @@ class _Reader:
     """
 
     bext, note, length = None, "", 0  # samples that were read
+
+    def fault(self):
+        """What is wrong with the file, once it was read to its end: words that follow its name, or ""."""
+        return f"seems to have been cut: it ends after {self.length / self.rate:.1f} s" if self.is_cut() else ""
 
     def chunks(self, size):
         """Yield float32 `(channels, size)`, the last one shorter."""
@@ -1486,8 +1506,9 @@ class _Decoded(_Reader):
 
         ending = path.suffix.lower()
         self.error, self.path = av.FFmpegError, path
-        self.damaged, self.longest, self.rate, self.channels = False, 0, None, None
+        self.damaged, self.lost, self.longest, self.rate, self.channels = False, 0, 0, None, None
         av.logging.set_level(av.logging.WARNING)
+        av.logging.set_skip_repeated(False)  # else what is told of a second file is left out
         try:
             with av.logging.Capture() as log:
                 self.container = av.open(
@@ -1523,9 +1544,11 @@ class _Decoded(_Reader):
             with self.path.open("rb") as file:
                 if not re.search(rb"Xing|Info|VBRI", file.read(1 << 16)):
                     return None
-        if self.stream.duration:
+        if self.stream.duration and self.container.format.name != "asf":
             return self.stream.duration * self.stream.time_base
-        return self.container.duration and self.container.duration / 1_000_000
+        # This one counts from 0 s, where the sound may begin later.
+        late = max(0, self.container.start_time or 0)
+        return self.container.duration and (self.container.duration - late) / 1_000_000
 
     def _frames(self):
         """Yield what the decoder makes, (channels, samples) in any format, and silence where its times leave a gap.
@@ -1533,11 +1556,11 @@ class _Decoded(_Reader):
         Browsers leave out pauses; frames that are damaged are left out here.
         """
         packet, packets = None, self.container.demux(self.stream) if self.stream else iter(())
-        end = None  # of the frame before, by the times that frames bear, in samples
+        first, length = None, 0  # where the first frame begins by its time, and what was yielded, in samples
         while True:
             try:
                 packet = next(packets, None)
-                frames = packet.decode() if packet else []
+                frames, broken = packet.decode() if packet else [], self.damaged
                 # The last packet, which is empty, asks only for what the decoder still holds.
                 self.damaged &= packet is None or packet.size == 0
             except self.error:
@@ -1549,18 +1572,24 @@ class _Decoded(_Reader):
                 if self.rate is None:
                     self.rate, self.channels = layout
                     self.subtype = "PCM_24" if frame.format.name.startswith("s32") else "PCM_16"
+                    if self.stream.codec_context.name in ("opus", "libopus"):
+                        self.subtype = "OPUS"
                 if layout != (self.rate, self.channels):
                     raise ValueError("its rate or its channels change on the way: split it where they do")
-                if frame.time is not None:
+                if frame.time is not None:  # of the frames in one packet only the first has one
                     begin = round(frame.time * self.rate)
-                    yield from self._silence(begin, begin - (begin if end is None else end))
-                    end = begin + frame.samples
+                    first = begin - length if first is None else first
+                    for silence in self._silence(begin - first, begin - first - length):
+                        yield silence
+                        length += silence.shape[-1]
+                        self.lost += broken * silence.shape[-1]
+                length += frame.samples
                 samples = frame.to_ndarray()
                 yield samples if frame.format.is_planar else samples.reshape(-1, self.channels).T
 
     def _silence(self, end, n):
         """Yield `n` samples of silence, which end at the sample `end`; none where this is short, or can't be true."""
-        if 0.1 * self.rate < n < 3600 * self.rate and end <= (self.n_samples or end):
+        if 0.25 * self.rate < n < 3600 * self.rate and end <= (self.n_samples or end):
             size = self.rate // 10
             for start in range(0, n, size):
                 yield np.zeros((self.channels, min(size, n - start)), np.float32)
@@ -1601,7 +1630,12 @@ class _Decoded(_Reader):
                 file.seek(-min(1 << 16, file.seek(0, os.SEEK_END)), os.SEEK_END)
                 flags = file.read().rpartition(b"OggS")[2][1:2]
             return self.damaged or flags < b"\4"
-        return self.damaged or self.length + self.longest < (self.n_samples or 0)
+        return self.damaged or self.length + max(self.longest, self.rate // 10) < (self.n_samples or 0)
+
+    def fault(self):
+        if self.lost and not self.is_cut():
+            return f"is damaged: {self.lost / self.rate:.1f} s that are lost became silence"
+        return super().fault()
 
     def close(self):
         self.container.close()
@@ -2139,13 +2173,13 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
         warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
 
-    cut = False
+    fault = ""
 
     def chunks():
-        nonlocal cut
+        nonlocal fault
         with open_audio(source, raw, rate) as file:
             yield from file.chunks(BLOCK * file.rate)
-            cut = file.is_cut()
+            fault = file.fault()
 
     pieces = _denoise_blocks(chunks, audio.rate, load_model(model), mix)
     floats = subtype in ("FLOAT", "DOUBLE")  # they hold what lies beyond 1
@@ -2177,8 +2211,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were written
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"{target} could not be written ({reason}): check the disk, or choose another format") from None
-    if cut:
-        warnings.warn(f"{source} seems to have been cut: it ends after {length / audio.rate:.1f} s", stacklevel=2)
+    if fault:
+        warnings.warn(f"{source} {fault}", stacklevel=2)
     if clips:
         warnings.warn(f"{target}: attenuated by {20 * np.log10(peak):.1f} dB, else it would clip", stacklevel=2)
 
@@ -2831,8 +2865,10 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
 def _check_forgotten(source, target):
     """Raise ValueError if a target is likely another recording: `one.wav two.wav` may be sources without a target."""
     if source.is_file() and target.is_file() and source.resolve().parent == target.resolve().parent:
-        age = target.stat().st_mtime_ns - source.stat().st_mtime_ns
-        if not 0 <= age < 2_000_000_000:  # a result bears its source's time, on FAT in steps of 2 s
+        time_ns = target.stat().st_mtime_ns
+        age = time_ns - source.stat().st_mtime_ns
+        # A result bears its source's time; on FAT, which keeps no fractions, it is up to 2 s later.
+        if age and not (0 < age <= 2_000_000_000 and time_ns % 10_000_000 == 0):
             raise ValueError(f"{target} is no result of {source}: name another target, or replace it by --overwrite")
 
 
@@ -2891,8 +2927,9 @@ def main(arguments=None):
     options = vars(_parser().parse_args(arguments))
     warnings.formatwarning = lambda message, *_, **__: f"warning: {_escaped(str(message))}\n"
     if None in (sys.stdin, sys.stdout, sys.stderr):  # closed: no file that is opened later may get their numbers
-        while os.open(os.devnull, os.O_RDWR) < 2:
-            pass
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(number, True)  # nor one that a worker opens
+        os.close(number)
         sys.stderr = sys.stderr or io.StringIO()
     try:
         status = _run(options.pop("command"), options)

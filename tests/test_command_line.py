@@ -316,8 +316,7 @@ def test_main_errors(arguments, message, corpus, no_training, monkeypatch, capsy
 
 
 def test_forgotten_target_costs_no_recording(tmp_path, fixed_model, capsys):
-    first, second = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")
-    os.utime(first, (1e9, 1e9))
+    first, second = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")  # within a second
     before = second.read_bytes()
     assert run_main("denoise", first, second, "--model", fixed_model) == 2
     assert "b.wav is no result of" in single_error(capsys.readouterr().err) and second.read_bytes() == before
@@ -327,11 +326,12 @@ def test_forgotten_target_costs_no_recording(tmp_path, fixed_model, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell is needed")
-def test_closed_standard_error(tmp_path, fixed_model):
-    write(tmp_path / "a.wav")
-    command = f'"{sys.executable}" "{helpers.ROOT / "helpers.py"}" denoise a.wav b.wav --model "{fixed_model}" 2>&-'
+@pytest.mark.parametrize("arguments", ["calls/a.wav out/a.wav", "calls out --processes 2"])
+def test_closed_standard_error(tmp_path, fixed_model, arguments):
+    write(tmp_path / "calls/a.wav")
+    command = f'"{sys.executable}" "{helpers.ROOT / "helpers.py"}" denoise {arguments} --model "{fixed_model}" 2>&-'
     assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
-    assert visible(tmp_path) == ["a.wav", "b.wav"]
+    assert visible(tmp_path / "out") == ["a.wav"]
 
 
 def test_folder_that_may_not_be_entered_stops_no_other(tmp_path, fixed_model, monkeypatch, capsys):
