@@ -2275,8 +2275,6 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
 
     _check_mix(mix)
     target = Path(target).resolve()
-    if target.is_file():
-        raise ValueError(f"{target} is a file: name a folder for the results")
     targets, told = _targets(source, target, raw)
     if not (targets or any(status == "failed" for status, *_ in told.values())):
         raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
@@ -2311,6 +2309,8 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
 def _targets(source, target, raw):
     """The results' paths by those of the sound files, and (status, error, warning) by the paths of all that is none."""
     if isinstance(source, str | Path):
+        if target.is_file():
+            raise ValueError(f"{target} is not a folder: name one for the results")
         places = {Path(source).resolve(): target}
     else:
         places = {path: target / path.name for path in map(Path, map(os.path.abspath, source))}

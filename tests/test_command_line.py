@@ -284,7 +284,7 @@ def test_main_refuses_a_bad_file(bad_file, fixed_model, capsys):
         (["denoise", "a.wav", "b.wav", "--mix", "1.5"], "a mix of 1.5 is not possible"),
         (["denoise", "calls", "out", "--mix", "-1"], "a mix of -1.0 is not possible"),
         (["denoise", "calls", "calls/out"], "name a target folder elsewhere"),
-        (["denoise", "calls", "a.wav"], "a.wav is a file: name a folder"),
+        (["denoise", "calls", "a.wav"], "a.wav is not a folder: name one"),
         (["denoise", "calls", "out", "--processes", "-4"], "-4 is no number"),
         (["denoise", "empty", "out"], "empty: they should end in one of .wav"),
         (["export", "missing.keras", "unet.onnx"], "missing.keras"),

@@ -1,12 +1,15 @@
 """Tests of the U-Net, its loss, its training and its export."""
 
+import functools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import SAMPLE, contents, decibel, fingerprint, noise, run_python, visible, write
 
 import helpers
+from data import make_ablation
 
 
 @pytest.fixture(scope="session")
@@ -406,3 +409,60 @@ def test_train_refuses_an_unfit_start_before_it_writes(small_training, tmp_path,
     with pytest.raises(ValueError, match=reason):
         small_training(tmp_path / "unet.keras", SAMPLE, start=tmp_path / start)
     assert contents(tmp_path) == before
+
+
+@pytest.fixture
+def ablated(monkeypatch):
+    """A function that makes the U-Net of a variant of the ablation, small, with random weights in its last layer."""
+    small = functools.partial(helpers.unet, widths=(4, 6), n_blocks=(0, 0))
+    for name, value in (("unet", small), ("_along", helpers._along), ("LOSS_WEIGHTS", {**helpers.LOSS_WEIGHTS})):
+        monkeypatch.setattr(helpers, name, value)
+
+    def make(variant):
+        make_ablation.VARIANTS[variant]()
+        model = helpers.unet()
+        for variable in model.trainable_variables[-2:]:
+            variable.assign(noise(*variable.shape))
+        return model
+
+    return make
+
+
+def parts_of_the_network(model):
+    """Whether a network turns phases, hears by its skip connections, and has recurrent layers."""
+    keras, inputs = helpers._keras(), noise(1, 128, 32, 2, level=1)
+    noisy, predicted = (x[..., 0] + 1j * x[..., 1] for x in (inputs, np.array(model(inputs))))
+    joins = [step.output for step in model.operations if step.__class__.__name__ == "Concatenate"][1:-1]
+    by_skip = np.split(np.array(keras.Model(model.input, joins[0])(inputs)), 2, axis=-1)[1]
+    recurrent = any(layer.__class__.__name__ == "Along" for layer in model.layers)
+    return np.abs(np.imag(predicted / noisy)).max() > 0.1, bool(by_skip.any()), recurrent
+
+
+@pytest.mark.parametrize(
+    ("variant", "parts"),
+    [
+        ("all of it", (True, True, True)),
+        ("real mask", (False, True, True)),
+        ("no skip connections", (True, False, True)),
+        ("no recurrent layers", (True, True, False)),
+    ],
+)
+def test_ablations_of_the_network(ablated, variant, parts):
+    assert parts_of_the_network(ablated(variant)) == parts
+
+
+@pytest.mark.parametrize("name", helpers.LOSS_WEIGHTS)
+def test_ablations_of_the_loss(ablated, name):
+    ablated(f"loss without {name}")
+    assert [key for key, weight in helpers.LOSS_WEIGHTS.items() if weight == 0] == [name]
+
+
+def test_ablations_are_compared_blend_by_blend():
+    rows = [
+        {"condition": "as it is", "signal": signal, "name": name, "si_sdr": score + lift}
+        for signal, lift in (("all of it", 0), ("real mask", 1))
+        for name, score in (("a", 3), ("b", 9), ("c", 20))
+    ]
+    scores = pd.DataFrame(rows).assign(pesq=1, stoi=1, estoi=1)
+    last = make_ablation.compare(scores).iloc[-1]
+    assert last[["variant", "measure", "difference", "half_width"]].to_list() == ["real mask", "si_sdr", 1, 0]
