@@ -2090,8 +2090,8 @@ def _target_format(source, target):
     # Blocks of ADPCM would add samples: those of the source may have another size.
     if subtype in ("IMA_ADPCM", "MS_ADPCM") or not sf.check_format(audio_format, subtype):
         subtype = sf.default_subtype(audio_format)
-    if (ending, source.subtype) in ((".ogg", "OPUS"), (".oga", "OPUS")):  # voice messages
-        return audio_format, subtype
+    if audio_format == "OGG" and source.subtype == "OPUS":  # voice messages, whatever their ending
+        return audio_format, "OPUS"
     return audio_format, CODECS.get(ending, subtype)
 
 
@@ -2496,8 +2496,8 @@ def held_out_blends(corpus=None, n=60, snr_db=(-5, 15), seed=0):
 def paired_files(clean_folder, noisy_folder):
     """Yield (name, clean, noisy) for each sound file of `noisy_folder` and its namesake in `clean_folder`.
 
-    Clean and noisy are float32 `(samples,)` at 8 kHz. Raises FileNotFoundError or ValueError if there are no files, one
-    has no namesake, or their lengths differ.
+    Clean and noisy are float32 `(samples,)` at 8 kHz; hidden files are left out. Raises FileNotFoundError or ValueError
+    if there are no files, one has no namesake, or their lengths differ.
     """
     paths = sorted(path for path in Path(noisy_folder).glob("[!.]*") if path.suffix.lower() in FORMATS)
     if not paths:

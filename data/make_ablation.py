@@ -16,7 +16,6 @@ import pandas as pd
 import helpers
 
 TABLE = helpers.ROOT / "data" / "results" / "ablation.csv"
-MEASURES = ["pesq", "stoi", "estoi", "si_sdr"]
 
 
 def without_term(name):
@@ -95,7 +94,7 @@ def compare(scores):
     rows = []
     for (condition, variant), table in scores.groupby(["condition", "signal"], sort=False):
         whole = scores[(scores["condition"] == condition) & (scores["signal"] == "all of it")].set_index("name")
-        for measure in MEASURES:
+        for measure in helpers.MEASURES:
             difference = table.set_index("name")[measure] - whole[measure]
             half_width = helpers.margin_of_error(difference)
             rows.append((variant, condition, measure, table[measure].mean(), difference.mean(), half_width))

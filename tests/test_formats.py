@@ -331,22 +331,22 @@ def test_nobody_is_silent_for_a_day(tmp_path):
     assert np.array_equal(signal, speech_like())
 
 
-def test_what_is_lost_in_the_middle_becomes_silence_and_is_told(tmp_path):
-    path = encode(tmp_path / "a.m4a", "aac", speech_like(9))
-    content = bytearray(path.read_bytes())
-    middle = content.index(b"mdat") + 30_000
-    content[middle : middle + 6000] = bytes(6000)
+def with_hole(path, seconds, start, size):
+    """Write an M4A file that has `size` zero bytes, `start` bytes after its sound begins."""
+    content = bytearray(encode(path, "aac", speech_like(seconds)).read_bytes())
+    start += content.index(b"mdat")
+    content[start : start + size] = bytes(size)
     path.write_bytes(content)
-    signal, told = denoised(path, tmp_path / "b.wav")
+    return path
+
+
+def test_what_is_lost_in_the_middle_becomes_silence_and_is_told(tmp_path):
+    signal, told = denoised(with_hole(tmp_path / "a.m4a", 9, 30_000, 6000), tmp_path / "b.wav")
     assert len(signal) == 9 * RATE and len(told) == 1 and "a.m4a is damaged: " in told[0]
 
 
 def test_damaged_frames_are_left_out(tmp_path):
-    source = encode(tmp_path / "a.m4a", "aac", speech_like(10))
-    content = bytearray(source.read_bytes())
-    start = content.index(b"mdat") + 5000
-    content[start : start + 500] = bytes(500)
-    source.write_bytes(content)
+    source = with_hole(tmp_path / "a.m4a", 10, 5000, 500)
     assert len(denoised(source, tmp_path / "b.wav")[0]) > 8 * RATE
 
 
