@@ -18,6 +18,7 @@ import argparse
 import collections
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import io
@@ -214,12 +215,14 @@ def written_whole(path, source=None):
     mode = _mode_of_readers(source, path) if origin else 0o666
     try:
         with open(part, "xb", opener=functools.partial(os.open, mode=mode)) as file:
-            if origin and part.stat().st_gid != origin.st_gid and not mode & 0o004:
-                part.chmod(0o600)  # not for another group than the source's
+            if origin and ((part.stat().st_gid != origin.st_gid and not mode & 0o004) or _has_access_list(part)):
+                part.chmod(0o600)  # not for another group than the source's, nor for whom the folder's list names
             if fcntl:
                 with contextlib.suppress(OSError):  # not all network drives have locks
                     fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives: see `remove_abandoned`
             yield part
+            if origin and not (part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno()))):
+                raise OSError("what was written was removed by another program")
         if origin:
             os.utime(part, ns=(origin.st_mtime_ns, origin.st_mtime_ns))
             if part.stat().st_mtime_ns < origin.st_mtime_ns:  # FAT keeps every second second
@@ -233,18 +236,26 @@ def _mode_of_readers(source, target):
     """Mode bits with which nobody but its owner can read `target` who can't read the file `source`."""
     source, target = Path(source).resolve(), Path(target).resolve()
     mode = _mode(source) & 0o666
+    group = source.stat().st_gid
     for folder in set(source.parents) - set(target.parents):  # who may not pass a folder can't read what is in it
-        mode &= 0o600 | 6 * (_mode(folder) & 0o011)
+        passes = _mode(folder)
+        if folder.stat().st_gid != group:  # to the folder, members of the file's group are any others
+            passes = passes & 0o001 | (passes & 0o001) << 3
+        mode &= 0o600 | 6 * (passes & 0o011)
     return mode | 0o600
 
 
 def _mode(path):
     """The mode bits of a file or folder; its owner's alone if it has an access list, where the group's are a mask."""
     mode = path.stat().st_mode
-    with contextlib.suppress(AttributeError, OSError):  # not all systems and drives have them
-        if "system.posix_acl_access" in os.listxattr(path):
-            mode &= ~0o077
-    return mode
+    return mode & ~0o077 if _has_access_list(path) else mode
+
+
+def _has_access_list(path):
+    try:
+        return "system.posix_acl_access" in os.listxattr(path)
+    except (AttributeError, OSError):  # not all systems and drives have them
+        return False
 
 
 PARTS = f".{'[0-9a-f]' * 32}.part*"  # what `written_whole` names its files, as a pattern
@@ -1246,6 +1257,10 @@ DECODED = (
     *(".m4a", ".m4b", ".mp4", ".mov", ".aac", ".amr", ".awb", ".3gp", ".3g2", ".3ga", ".wma", ".asf"),
     *(".webm", ".mka", ".mkv", ".spx", ".g722", ".g729", ".mp2", ".ac3", ".wv"),
 )
+DEMUXERS = (  # FFmpeg's names of the formats that it may take a file for, whatever its ending
+    *("aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "asf", "au", "caf", "eac3", "flac", "g722", "g729", "gsm", "loas"),
+    *("matroska", "mov", "mp3", "mpeg", "mpegts", "nistsphere", "ogg", "w64", "wav", "wv", "xwma"),
+)
 RAW = {"ulaw": "ULAW", "alaw": "ALAW", "slin": "PCM_16", "vox": "VOX_ADPCM"}  # samples without a header, one channel
 HEADERLESS = {  # endings of such files, as telephone exchanges write them: sample format and rate in Hz
     ".ul": ("ULAW", 8000),
@@ -1507,6 +1522,7 @@ class _Decoded(_Reader):
         ending = path.suffix.lower()
         self.error, self.path = av.FFmpegError, path
         self.damaged, self.lost, self.longest, self.rate, self.channels = False, 0, 0, None, None
+        _, hidden, *_ = _compared_with_header(path)
         av.logging.set_level(av.logging.WARNING)
         av.logging.set_skip_repeated(False)  # else what is told of a second file is left out
         try:
@@ -1514,7 +1530,9 @@ class _Decoded(_Reader):
                 self.container = av.open(
                     f"file:{path}",
                     format=ending[1:] if ending in (".g722", ".g729") else None,  # they have no header that tells
-                    options={"protocol_whitelist": "file"},  # a playlist may name addresses
+                    # A playlist, whatever its ending, may name addresses, and files that are not the user's to show.
+                    options={"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
+                    | ({"ignore_length": "1"} if hidden else {}),
                     metadata_errors="replace",
                 )
                 self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
@@ -1529,6 +1547,8 @@ class _Decoded(_Reader):
             av.logging.set_level(None)
         self.tags = {key.lower(): text for key, text in (self.stream.metadata | self.container.metadata).items()}
         n_tracks = len(self.container.streams.audio)
+        if hidden:
+            self.note = f"{path}: sound follows the end that its header states, and is read too"
         if n_tracks > 1:
             self.note = f"{path} holds {n_tracks} sound tracks: only the first one is read"
 
@@ -1542,6 +1562,8 @@ class _Decoded(_Reader):
             return None
         if self.container.format.name == "mp3":  # only this frame tells it
             with self.path.open("rb") as file:
+                tag = re.match(rb"ID3...(.{4})", file.read(10), re.DOTALL)  # with a picture it may be large
+                file.seek(10 + sum(byte << 7 * i for i, byte in enumerate(reversed(tag[1]))) if tag else 0)
                 if not re.search(rb"Xing|Info|VBRI", file.read(1 << 16)):
                     return None
         if self.stream.duration and self.container.format.name != "asf":
@@ -2041,7 +2063,8 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
         raw: "ulaw", "alaw" or "slin" for samples without a header, of one channel, in `source` and in `target`.
         rate: their rate in Hz, by default 8000.
 
-    What exceeds [-1, 1] is clipped. A warning tells if the stream ends within a sample.
+    What exceeds [-1, 1] is clipped. A warning tells if the stream ends within a sample. KeyboardInterrupt while it
+    waits ends the stream, and is raised again when all that came is denoised.
     Raises ValueError as `denoise_stream` does, or for a stream that is not of such a format.
     """
     if raw:
@@ -2060,10 +2083,20 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
         raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
     frame = channels * STREAMED[subtype]
 
+    interrupted = None
+
+    def receive():
+        nonlocal interrupted
+        try:
+            return source.read1(min(left, 1 << 16))
+        except KeyboardInterrupt as error:  # what came before is still to be denoised
+            interrupted = error
+            return b""
+
     def chunks():
         nonlocal left
         rest = b""
-        while data := source.read1(min(left, 1 << 16)):
+        while data := receive():
             left -= len(data)
             data = rest + data
             whole = len(data) // frame * frame
@@ -2076,6 +2109,8 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
         target.write(header + encode(piece, subtype))
         target.flush()
         header = b""
+    if interrupted:
+        raise interrupted
 
 
 WAV_LIMIT = 2**31  # bytes as floats: a plain WAV file ends at 4 GB, and its samples have up to 8 bytes
@@ -2097,7 +2132,8 @@ def _target_format(source, target):
 
 def _check_layout(source, target, audio_format, subtype):
     """Raise ValueError if the target's format can't hold the rate or the channels of the source."""
-    fits = subtype != "VORBIS" or (source.channels < 256 and source.rate <= 200_000)  # else libvorbis crashes
+    # Of six channels or more the last is one for low frequencies; at higher rates libvorbis crashes.
+    fits = subtype not in ("VORBIS", "OPUS") or (source.channels < 6 and source.rate <= 200_000)
     try:
         if fits:
             sf.SoundFile(io.BytesIO(), "w", source.rate, source.channels, subtype, format=audio_format).close()
@@ -2118,12 +2154,39 @@ def limited(enhanced, noisy, subtype):
     return np.where(clipped, np.clip(enhanced, -1, 1), enhanced)
 
 
+TAGS = ("title", "artist", "date", "comment", "album", "genre", "copyright", "tracknumber", "license")
+
+
+def _mark(source):
+    """What a result bears as its software, where its format can hold that: a hash of the source's name and folder."""
+    name = os.path.join(*source.absolute().parts[-2:])
+    return f"denoised by helpers.py ({hashlib.sha256(os.fsencode(name)).hexdigest()[:8]})"
+
+
+def _check_replaceable(source, target):
+    """Raise ValueError if a target exists, and is not known to be an earlier result of the recording `source`."""
+    if not (source.exists() and target.exists()) or target.samefile(source):
+        return
+    ends = b""
+    if target.is_file():  # anything else, such as a pipe, might not end
+        with target.open("rb") as file:
+            ends = file.read(1 << 16)
+            file.seek(max(0, target.stat().st_size - (1 << 16)))
+            ends += file.read()
+    if _mark(source).encode() not in ends:
+        raise ValueError(f"{target} is no result of {source}: name another target, or replace it by --overwrite")
+
+
+def _set_tags(file, tags):
+    """Give a file that is being written tags, a dict, as far as its format can hold them."""
+    for name, text in tags.items():
+        with contextlib.suppress(sf.LibsndfileError):
+            setattr(file, name, text)
+
+
 def _copy_tags(audio, file):
-    """Give a file to be written what `audio` tells of the recording, as far as the format can hold it."""
-    for name in ("title", "artist", "date", "comment", "album", "genre", "copyright", "tracknumber", "license"):
-        if name in audio.tags:
-            with contextlib.suppress(sf.LibsndfileError):
-                setattr(file, name, audio.tags[name])
+    """Give a file to be written what `audio` tells of the recording."""
+    _set_tags(file, {name: audio.tags[name] for name in TAGS if name in audio.tags})
     if audio.bext:
         sf._snd.sf_command(file._file, SET_BROADCAST_INFO, audio.bext, len(audio.bext))
 
@@ -2148,10 +2211,11 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     """Denoise a sound file into another: same rate, channels, number of samples and level; the source is not touched.
 
     The target's format follows its ending; it keeps the source's sample format (PCM_16, ULAW, ...) where it can, and
-    its tags. It appears when it is whole, with the source's time of change, and can be read by nobody who can't read
-    the source. Where the result would clip it is attenuated, and a warning says by how much; where the source is at
-    full scale already, it is limited instead. A target of a format that can't be written becomes a `.wav`. Memory does
-    not grow with the length. `model` and `mix` are those of `denoise`, `raw` and `rate` those of `read_audio`.
+    its tags, beside a mark that it is denoised. It appears when it is whole, with the source's time of change, and can
+    be read by nobody who can't read the source. Where the result would clip it is attenuated, and a warning says by how
+    much; where the source is at full scale already, it is limited instead. A target of a format that can't be written
+    becomes a `.wav`. Memory does not grow with the length. `model` and `mix` are those of `denoise`, `raw` and `rate`
+    those of `read_audio`.
     Raises: FileNotFoundError, OSError, or ValueError with one sentence that names the file and the remedy.
     """
     from tqdm import tqdm
@@ -2200,9 +2264,14 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
             store.seek(0)
             with sf.SoundFile(_encoded(part), "w", audio.rate, audio.channels, subtype, format=audio_format) as file:
                 _copy_tags(audio, file)
+                mark, late = {"software": _mark(source)}, audio_format in ("WAV", "RF64")
+                if not late:
+                    _set_tags(file, mark)
                 while data := store.read(4 * audio.channels * BLOCK * audio.rate):
                     samples = np.frombuffer(data, np.float32).reshape(-1, audio.channels)
                     file.write(samples / peak if clips else samples)
+                if late:  # behind the sound: some exchanges skip the first 44 bytes of any WAV
+                    _set_tags(file, mark)
             _check_written(part, length)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
@@ -2258,8 +2327,8 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
         source, target: folders; neither may lie in the other. `source` can be a list of files and folders as well: each
             comes to lie in `target` by its own name, as `cp` would put it.
         model, mix: those of `denoise`.
-        overwrite: whether to denoise again what is in the target already, instead of skipping it. What has changed
-            since its result was made is never skipped.
+        overwrite: whether to replace what is in the target already. By default results are skipped, but for those
+            whose source has changed since: they are made again. Any other file that is in the way is an error.
         client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
             machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
             By default, files are denoised one after the other.
@@ -2290,7 +2359,9 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
             try:
                 if _is_done(paths[0], result):
                     told[paths[0]] = ("skipped", "", "")
-            except OSError as error:  # a folder that may not be entered
+                else:
+                    _check_replaceable(paths[0], result)
+            except (OSError, ValueError) as error:  # such as a folder that may not be entered
                 told[paths[0]] = ("failed", _sentence(error), "")
     todo = {path: targets[path] for path in sorted(targets) if path not in told}
     model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
@@ -2772,7 +2843,7 @@ def _parser():
     command.add_argument("--raw", choices=RAW, help="sample format of files without a header, of one channel")
     command.add_argument("--rate", type=int, help="their rate in Hz (default: that of their ending, else 8000)")
     command.add_argument("--latency", type=float, default=0.5, help="of a stream, s that it lags behind (default: 0.5)")
-    again = "of a folder, denoise again what is done already; of a file, replace another one beside it"
+    again = "replace what is there already: results, which are skipped otherwise, and other files"
     command.add_argument("--overwrite", action="store_true", help=again)
     command.add_argument("--processes", type=_count, default=1, help="of a folder, how many files at once (default: 1)")
     command.add_argument("--scheduler", help="address of a Dask cluster to denoise a folder on, as tcp://host:8786")
@@ -2836,7 +2907,7 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
         return 0
     if not (others or first.is_dir() or target.is_dir()):
         if not overwrite:
-            _check_forgotten(first, target_name(target))
+            _check_replaceable(first, target_name(target))
         remove_abandoned(target.parent.glob(PARTS))
         denoise_file(first, target, **options)
         return 0
@@ -2862,16 +2933,6 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
     return int((table["status"] == "failed").any())
 
 
-def _check_forgotten(source, target):
-    """Raise ValueError if a target is likely another recording: `one.wav two.wav` may be sources without a target."""
-    if source.is_file() and target.is_file() and source.resolve().parent == target.resolve().parent:
-        time_ns = target.stat().st_mtime_ns
-        age = time_ns - source.stat().st_mtime_ns
-        # A result bears its source's time; on FAT, which keeps no fractions, it is up to 2 s later.
-        if age and not (0 < age <= 2_000_000_000 and time_ns % 10_000_000 == 0):
-            raise ValueError(f"{target} is no result of {source}: name another target, or replace it by --overwrite")
-
-
 @contextlib.contextmanager
 def _cluster(processes, scheduler):
     """A client of the Dask cluster at the address `scheduler`, or of new processes on this machine."""
@@ -2881,14 +2942,17 @@ def _cluster(processes, scheduler):
     with contextlib.ExitStack() as stack:
         if not scheduler:
             folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            stack.enter_context(dask.config.set({"temporary-directory": folder}))
+            pages = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker", "nanny")}
+            stack.enter_context(dask.config.set({"temporary-directory": folder} | pages))
             with _signals_wait():
                 scheduler = stack.enter_context(
                     distributed.LocalCluster(
                         n_workers=processes,
                         threads_per_worker=1,
                         silence_logs=logging.CRITICAL,  # it complains of workers that are slow to stop
-                        dashboard_address="127.0.0.1:0",  # without an address, other machines could see it
+                        security=True,  # else any user of this machine could have the workers run code as this one
+                        scheduler_kwargs={"dashboard": False},
+                        dashboard_address="127.0.0.1:0",  # of what is left of it, else open to other machines
                     )
                 )
         yield stack.enter_context(distributed.Client(scheduler))
@@ -2941,7 +3005,7 @@ def main(arguments=None):
         return 128 + 13  # SIGPIPE, by which other programs end then
     except BaseException as error:
         if stopped_by:  # of which libraries may make another error
-            print("error: interrupted: nothing is half written, start it again to go on", file=sys.stderr)
+            print("error: interrupted: no file is half written", file=sys.stderr)
             return 128 + stopped_by[0]
         if not isinstance(error, OSError | ValueError):
             raise

@@ -1,10 +1,11 @@
 """Measures what the shipped model does to speech that is easily taken for noise: writes data/results/robustness.csv.
 
 Run it in the folder above as `python -m data.make_robustness BENCHMARK`, with a benchmark as in `make_results.py`;
-the shouted voices are those of RAVDESS in the corpus that SPEECH_CORPUS names. Each figure is a mean over up to 20
-recordings, with a 95 % interval (bootstrap over recordings). In a call of two parties, both in the telephone band,
-each talks for 1.5 s in turn; "lost" are those of the second one's parts of 20 ms, up to 20 dB below the loudest, that
-lose more than 10 dB.
+the shouted voices are those of RAVDESS in the corpus that SPEECH_CORPUS names, and `real/` in BENCHMARK, if it is
+there, holds noisy recordings that nobody blended. Each figure is a mean over recordings, 20 where there are more, with
+a 95 % interval (bootstrap over recordings). In a call of two parties, both in the telephone band, each talks for 1.5 s
+in turn; "lost" are those of the second one's parts of 20 ms, up to 20 dB below the loudest, that lose more than 10 dB.
+PESQ needs the package pesq.
 """
 
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.signal import butter, sosfiltfilt
 
-from helpers import ROOT, SAMPLE_RATE, denoise, find_corpus, load_audio, paired_files, whisper
+from helpers import ROOT, SAMPLE_RATE, blend, denoise, dnsmos, find_corpus, load_audio, measure, paired_files, whisper
 
 BAND = butter(4, (300, 3400), "bandpass", fs=SAMPLE_RATE, output="sos")
 N_SAMPLES = 12 * SAMPLE_RATE  # of a call
@@ -58,7 +59,22 @@ def random_room(rng):
     return tail * np.sqrt(10 ** (rng.uniform(-6, 10) / 10) / np.sum(tail**2)) + (time == 0)
 
 
-def figures(pairs, shouted):
+def babble_gains(pairs, i):
+    """The gains in PESQ and in ESTOI where six others talk behind a speaker, 5 dB softer in all."""
+    clean = pairs[i][1]
+    others = (np.resize(pairs[(i + 13 * k) % len(pairs)][1], len(clean)) for k in range(1, 7))
+    noisy = blend(clean, np.sum([other / np.sqrt(np.mean(other**2)) for other in others], axis=0), 5)[1]
+    before, after = measure(clean, noisy), measure(clean, denoise(noisy))
+    return after["pesq"] - before["pesq"], after["estoi"] - before["estoi"]
+
+
+def dnsmos_gains(signal):
+    """The gains in DNSMOS, of the whole and of the speech alone."""
+    before, after = dnsmos(signal), dnsmos(denoise(signal))
+    return after["ovrl"] - before["ovrl"], after["sig"] - before["sig"]
+
+
+def figures(pairs, shouted, real):
     """Yield (what, unit, values) for each row of the table."""
     chosen, rng = range(0, len(pairs), max(1, len(pairs) // 20)), np.random.default_rng(0)
     for snr_db, softer in ((None, (10, 20, 30)), (20, (10, 20)), (10, (10,))):
@@ -72,6 +88,12 @@ def figures(pairs, shouted):
     yield "whisper (vocoder)", "dB", [change_db(whisper(x, rng)) for x in clean]
     yield "shouting", "dB", [change_db(load_audio(path)) for path in shouted]
     yield "noise alone", "dB", [change_db(pairs[i][2] - pairs[i][1]) for i in chosen]
+    babble = [babble_gains(pairs, i) for i in chosen]
+    for k, measured in enumerate(("PESQ", "ESTOI")):
+        yield "six talkers behind the first, 5 dB softer in all", f"{measured} gained", [gains[k] for gains in babble]
+    unblended = [dnsmos_gains(signal) for signal in real]
+    for k, judged in enumerate(("the whole", "the speech")):
+        yield f"noisy recordings, {judged} of them", "DNSMOS gained", [gains[k] for gains in unblended]
 
 
 def interval(values):
@@ -83,7 +105,9 @@ def interval(values):
 def main(benchmark):
     pairs = list(paired_files(benchmark / "clean", benchmark / "noisy"))
     shouted = sorted((find_corpus() / "speech" / "ravdess").glob("*/03-01-05-02-*"))[:20]  # angry, strong
-    rows = [(what, unit, len(values), *interval(values)) for what, unit, values in figures(pairs, shouted) if values]
+    real = [load_audio(path, duration=60) for path in sorted((benchmark / "real").glob("*/*.flac"))]
+    found = figures(pairs, shouted, real)
+    rows = [(what, unit, len(values), *interval(values)) for what, unit, values in found if values]
     table = pd.DataFrame(rows, columns=["what", "unit", "recordings", "mean", "low", "high"])
     table.to_csv(ROOT / "data" / "results" / "robustness.csv", index=False, float_format="%.2f")
 

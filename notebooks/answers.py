@@ -58,7 +58,7 @@ NUMBERS = {  # exercise: decimals to round to, hash of the exercise and the roun
     "10.1": (
         0,
         "5f356d9a5331504d",
-        "add up the chances of that many heads and of more, in 20 throws; 14 are not enough.",
+        "add up the chances of that many heads and of more, in 20 throws.",
     ),
 }
 

@@ -213,9 +213,9 @@ def make_index(notebooks):
 
 
 def fold_plotting(notebook):
-    """Say in the metadata, in place, which code is folded: imports, and what draws with matplotlib's own words."""
+    """Say in the metadata, in place, which code is folded: imports, and what draws a figure."""
     for cell in notebook.cells:
-        if cell.cell_type == "code" and re.search(r"^import |^from |\bplt\.", cell.source, re.MULTILINE):
+        if cell.cell_type == "code" and re.search(r"\A(import|from) |^ *show\(", cell.source, re.MULTILINE):
             cell.metadata.setdefault("input", "folded")
 
 

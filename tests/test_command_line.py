@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
+import distributed
 import numpy as np
 import pandas as pd
 import psutil
@@ -315,14 +317,59 @@ def test_main_errors(arguments, message, corpus, no_training, monkeypatch, capsy
     assert contents(folder) == before
 
 
-def test_forgotten_target_costs_no_recording(tmp_path, fixed_model, capsys):
-    first, second = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")  # within a second
-    before = second.read_bytes()
-    assert run_main("denoise", first, second, "--model", fixed_model) == 2
-    assert "b.wav is no result of" in single_error(capsys.readouterr().err) and second.read_bytes() == before
-    for target, options in (("c.wav", ()), ("c.wav", ()), ("b.wav", ("--overwrite",))):
-        assert run_main("denoise", first, tmp_path / target, "--model", fixed_model, *options) == 0
-    assert second.read_bytes() != before
+@pytest.mark.parametrize("age", [0, 3600])  # of what is in the way, in seconds, beside the source
+@pytest.mark.parametrize(
+    ("source", "target", "in_the_way", "status"),
+    [
+        ("a.wav", "b.wav", "b.wav", 2),  # a forgotten target
+        ("one/a.wav", "two/a.wav", "two/a.wav", 2),  # as `*/a.wav` gives it
+        ("one", "two", "two/a.wav", 1),
+        ("one/a.wav", ".", "a.wav", 1),
+        ("link.wav", "b.wav", "b.wav", 2),
+    ],
+)
+def test_another_recording_is_replaced_only_by_overwrite(
+    tmp_path, fixed_model, capsys, monkeypatch, source, target, in_the_way, status, age
+):
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "a.wav", tmp_path / "one/a.wav"):
+        write(path)
+    (tmp_path / "link.wav").symlink_to(tmp_path / "one/a.wav")
+    other = write(tmp_path / in_the_way, noise(4000))
+    os.utime(other, ns=(os.stat("one/a.wav").st_mtime_ns - age * 10**9,) * 2)
+    before = other.read_bytes()
+    command = ["denoise", source, target, "--model", fixed_model]
+    if status == 2 or age:  # what bears its source's time is skipped by folders
+        assert run_main(*command) == status
+        assert f"{other.name} is no result of" in single_error(capsys.readouterr().err)
+    else:
+        assert run_main(*command) == 0 and "1 skipped" in capsys.readouterr().out
+    assert other.read_bytes() == before
+    assert run_main(*command, "--overwrite") == 0 and other.read_bytes() != before
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".opus", ".aiff", ".caf"])
+def test_result_is_replaced_by_another_one_of_its_source(tmp_path, fixed_model, ending):
+    source, other = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")
+    for mix in (0.5, 1):
+        assert run_main("denoise", source, tmp_path / f"c{ending}", "--model", fixed_model, "--mix", mix) == 0
+    assert run_main("denoise", other, tmp_path / f"c{ending}", "--model", fixed_model) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_pipe_is_no_target(tmp_path, fixed_model):
+    os.mkfifo(tmp_path / "p.wav")
+    assert run_main("denoise", write(tmp_path / "a.wav"), tmp_path / "p.wav", "--model", fixed_model) == 2
+
+
+def test_other_users_have_no_access_to_the_workers():
+    with helpers._cluster(1, None) as client:
+        address, pages = client.scheduler.address, client.scheduler_info()["services"]["dashboard"]
+        with pytest.raises(OSError, match="tcp"):
+            distributed.Client(address.replace("tls", "tcp"), timeout=2)
+        for page in ("info/main/workers.html", "json/index.html", "status"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"http://127.0.0.1:{pages}/{page}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell is needed")

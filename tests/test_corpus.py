@@ -348,6 +348,41 @@ def test_results_have_no_more_readers_than_the_folder_of_their_source(tmp_path):
         assert target.stat().st_mode & 0o777 == mode
 
 
+def test_results_have_no_more_readers_than_the_group_of_a_folder(tmp_path):
+    source = write(tmp_path / "calls/a.wav")
+    source.chmod(0o644)
+    source.parent.chmod(0o750)
+    try:
+        os.chown(source.parent, -1, os.getegid() + 1)
+    except (PermissionError, AttributeError):
+        pytest.skip("this user can't give folders away")
+    with helpers.written_whole(tmp_path / "b.wav", source) as part:
+        assert part.stat().st_mode & 0o777 == 0o600
+
+
+def test_results_are_not_for_those_whom_their_folder_adds(tmp_path):
+    source = write(tmp_path / "calls/a.wav")
+    source.chmod(0o640)
+    (tmp_path / "out").mkdir()
+    # Version 2; (tag, rights, who) of the owner, another user, the group, the mask, and all others.
+    entries = [(1, 6, 2**32 - 1), (2, 6, 65534), (4, 4, 2**32 - 1), (16, 6, 2**32 - 1), (32, 0, 2**32 - 1)]
+    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(tmp_path / "out", "system.posix_acl_default", packed)
+    except (AttributeError, OSError):
+        pytest.skip("this system has no access lists")
+    with helpers.written_whole(tmp_path / "out/b.wav", source) as part:
+        assert part.stat().st_mode & 0o777 == 0o600  # the mask of its list, too
+
+
+def test_result_that_is_removed_while_it_is_written(tmp_path):
+    source = write(tmp_path / "a.wav")
+    with pytest.raises(OSError, match="removed"), helpers.written_whole(tmp_path / "b.wav", source) as part:
+        part.unlink()
+        part.touch()  # as a library would make it again, for all to read
+    assert visible(tmp_path) == ["a.wav"] == os.listdir(tmp_path)
+
+
 def test_results_have_no_other_group_than_their_source(tmp_path):
     source = write(tmp_path / "a.wav")
     source.chmod(0o640)

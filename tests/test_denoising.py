@@ -604,7 +604,7 @@ def test_denoise_folder_skips_what_is_done(tmp_path):
     assert set(table["status"]) == {"skipped"}
     table = helpers.denoise_folder(source, target, HEARS_NO_NOISE, overwrite=True)
     assert set(table["status"]) == {"done"}
-    assert contents(target)["b.wav"] == contents(source)["b.wav"]
+    assert np.array_equal(sf.read(target / "b.wav")[0], sf.read(source / "b.wav")[0])
 
 
 def test_denoise_folder_does_again_what_has_changed(tmp_path):
@@ -745,7 +745,10 @@ def test_denoise_folder_goes_on_after_a_kill(tmp_path, moment):
     assert table["status"].to_list() == ["skipped", "skipped", "done", "done"]
     assert list(target.glob(".*")) == []
     assert contents(source) == before
-    assert {name: contents(target)[name] for name in visible(target)} == before
+    assert visible(target) == sorted(before)
+    for name in before:
+        assert np.array_equal(sf.read(target / name)[0], sf.read(source / name)[0])
+        assert (target / name).read_bytes()[36:40] == b"data"  # what some exchanges take for granted
 
 
 def test_denoise_folder_errors(tmp_path):

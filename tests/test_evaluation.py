@@ -142,10 +142,17 @@ def test_robustness_tells_changes_of_level(two_pairs, keeps):
     keeps(0.5)
     assert make_robustness.least_gain_db(two_pairs, 0) == pytest.approx(-6.02, abs=0.01)
     assert make_robustness.change_db(two_pairs[0][1]) == pytest.approx(-6.02, abs=0.01)
-    rows = {what: values for what, _, values in make_robustness.figures(two_pairs, [])}
-    assert rows.pop("shouting") == []
+    rows = {what: values for what, _, values in make_robustness.figures(two_pairs, [], [])}
+    assert rows.pop("shouting") == rows.pop("noisy recordings, the speech of them") == []
     for what in ("speech in rooms", "whisper (vocoder)", "noise alone"):
         assert rows[what] == pytest.approx([-6.02] * 2, abs=0.01)
+
+
+def test_robustness_tells_gains(two_pairs, monkeypatch):
+    clean, noisy = two_pairs[0][1:]
+    monkeypatch.setattr(make_robustness, "denoise", lambda signal: clean)
+    assert make_robustness.babble_gains(two_pairs, 0)[1] > 0.1
+    assert min(make_robustness.dnsmos_gains(noisy)) > 0.1
 
 
 def test_word_errors():

@@ -356,13 +356,47 @@ def test_av_is_imported_only_when_it_is_needed(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.wav")], check=True, cwd=helpers.ROOT)
 
 
-def test_playlist_opens_no_other_file(tmp_path):
+@pytest.mark.parametrize("name", ["a.m4a", "a.wav", "a.mp3"])
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{folder}/secret.wav\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile secret.wav\n",
+    ],
+)
+def test_playlist_opens_no_other_file(tmp_path, name, playlist):
     write(tmp_path / "secret.wav")
-    (tmp_path / "a.m4a").write_text(
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/secret.wav\n#EXT-X-ENDLIST\n"
-    )
-    with pytest.raises(ValueError, match=r"a\.m4a is not audio that can be read"):
-        helpers.read_audio(tmp_path / "a.m4a")
+    (tmp_path / name).write_text(playlist.format(folder=tmp_path))
+    with pytest.raises(ValueError, match="is not audio that can be read"):
+        helpers.read_audio(tmp_path / name)
+
+
+def test_wav_of_g726_that_states_too_little(tmp_path):
+    source = encode(tmp_path / "a.wav", "g726")
+    content = bytearray(source.read_bytes())
+    place = content.index(b"data") + 4
+    whole, (stated,) = helpers.read_audio(source)[0], struct.unpack_from("<I", content, place)
+    struct.pack_into("<I", content, place, stated // 2)
+    source.write_bytes(content)
+    with pytest.warns(UserWarning, match="sound follows the end"):
+        assert np.array_equal(helpers.read_audio(source)[0], whole)
+
+
+def test_cut_mp3_with_a_picture(tmp_path):
+    source = write(tmp_path / "a.mp3", speech_like(10), format="MP3")
+    sound = source.read_bytes()
+    picture = b"APIC" + struct.pack(">IH", 200_000, 0) + bytes(200_000)
+    size = bytes(len(picture) >> shift & 127 for shift in (21, 14, 7, 0))
+    source.write_bytes(b"ID3\3\0\0" + size + picture + sound[: len(sound) // 2])
+    with pytest.warns(UserWarning, match="seems to have been cut"):
+        helpers.denoise_file(source, tmp_path / "b.wav", MODEL)
+
+
+@pytest.mark.parametrize("ending", [".ogg", ".opus"])
+def test_lossy_formats_of_too_many_channels_are_refused(tmp_path, ending):
+    source = write(tmp_path / "a.wav", np.tile(speech_like()[:, None], 6))
+    with pytest.raises(ValueError, match=r"can't hold 6 channels .*\.wav"):
+        helpers.denoise_file(source, tmp_path / f"b{ending}", MODEL)
 
 
 # Headerless telephony

@@ -6,6 +6,7 @@ import itertools
 import os
 import shlex
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -354,6 +355,23 @@ def test_writer_in_real_time(command):
     assert process.returncode == 0 and went == 16000
     assert len(waits) > 10  # as it goes, not at the end
     assert np.median(waits) < 1  # Python's start keeps only the first ones waiting
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals end a process at once")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_stream_loses_nothing_that_came(command, number):
+    options = ["--raw", "ulaw", "--rate", "8000"]
+    with subprocess.Popen(
+        command + options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdin.write(bytes(8000))
+        process.stdin.flush()
+        went = len(process.stdout.read(6000))
+        time.sleep(0.5)  # it waits for more
+        process.send_signal(number)
+        assert went + len(process.stdout.read()) == 8000
+        assert process.stderr.read() == b"error: interrupted: no file is half written\n"
+    assert process.returncode == 128 + number
 
 
 def test_reader_goes_away(command):

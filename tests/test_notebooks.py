@@ -66,6 +66,13 @@ def printed(cell):
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
+def shows_nan(notebook):
+    """Whether a table or a line lacks a number: PESQ, say, where its package is not installed."""
+    cells = [cell for cell in code_cells(notebook) if "getsource" not in cell.source]
+    tables = [output.data.get("text/plain", "") for cell in cells for output in cell.outputs if "data" in output]
+    return bool(re.search(r"\bnan\b", "\n".join([*tables, *map(printed, cells)]), re.IGNORECASE))
+
+
 def test_numbered_in_order():
     assert [path.name[:2] for path in NOTEBOOKS] == [f"{i + 1:02d}" for i in range(len(NOTEBOOKS))]
 
@@ -80,6 +87,7 @@ def test_executed_in_order_without_errors(notebook):
     for output in (output for cell in cells for output in cell.outputs):
         assert output.output_type != "error" and output.get("name") != "stderr", output
         assert "widget" not in " ".join(output.get("data", {}))  # a reader on a code host would see nothing
+    assert not shows_nan(notebook)
 
 
 def test_no_absolute_paths(notebook):
@@ -208,4 +216,5 @@ def test_answers_are_right_also_with_other_parameters(name, course):
     checks = [cell for cell in code_cells(run) if cell.source.endswith(", answer)")]
     assert [printed(cell) for cell in checks] == ["Right.\n"] * len(checks) and checks
     views = [output for cell in code_cells(run) for output in cell.outputs if "widget-view" in str(output.get("data"))]
+    assert not shows_nan(run)
     assert len(views) == parameters.get("LIVE", False)  # with LIVE there is one slider, microphone or vote

@@ -97,6 +97,7 @@ def test_pages_list_their_headings_and_fold_what_plots(site):
         assert len(listed) == len(headings) and all(page.count(f'id="{anchor}"') == 1 for anchor in listed)
         folded = re.findall(r"<details><summary>Code</summary>(.*?)</details>", page, re.DOTALL)
         assert page.count("subplots") == sum(text.count("subplots") for text in folded) and len(folded) > 1
+        assert not any(word in text for text in folded for word in ("train_on_batch", "InferenceSession"))
 
 
 def test_a_failed_cell_stops_slides_and_site(tmp_path, monkeypatch, capsys):
