@@ -787,14 +787,7 @@ def _magnitude(channels):
     return ops.sqrt(ops.sum(ops.square(channels), axis=-1, keepdims=True) + 1e-6)
 
 
-LOSS_WEIGHTS = {
-    "magnitude": 0.6,
-    "complex": 0.4,
-    "distortion": 0.2,
-    "hearing": 0.06,
-    "intelligibility": 0.5,
-    "mel": 0.2,
-}
+LOSS_WEIGHTS = {"magnitude": 0.6, "distortion": 0.1, "hearing": 0.1, "intelligibility": 0.5, "mel": 0.1}
 
 
 def loss_terms(y_true, y_pred):
@@ -804,23 +797,20 @@ def loss_terms(y_true, y_pred):
         y_true: `(batch, 128, frames, 4)`, the true spectrograms of noise and speech by `to_network`, side by side.
         y_pred: `(batch, 128, frames, 2)`, the predicted spectrogram of the noise.
 
-    `magnitude` is the mean square error of magnitudes to the power 0.3, `complex` that of complex values compressed the
-    same way (Ephrat, 2018; Braun, 2021); `distortion`, minus the signal-to-distortion ratio in bels (tens of dB), keeps
-    strong speech intact. `hearing` and `intelligibility` imitate a listener, `mel` a speech recogniser: the first three
-    alone leave audible noise.
+    `magnitude` is the mean square error of magnitudes to the power 0.3 (Ephrat, 2018; Braun, 2021); `distortion`, minus
+    the signal-to-distortion ratio in bels (tens of dB), keeps strong speech intact. `hearing` and `intelligibility`
+    imitate a listener, `mel` a speech recogniser: the first two alone leave audible noise.
     """
     ops = _keras().ops
     noise, speech = ops.split(y_true, 2, axis=-1)
     noisy = speech + noise
     enhanced = noisy - y_pred
     magnitude, enhanced_magnitude = _magnitude(speech), _magnitude(enhanced)
-    compressed = speech * magnitude**-0.7, enhanced * enhanced_magnitude**-0.7
     axes = (1, 2, 3)
     floor = 1e-3 * ops.sum(ops.square(noisy), axis=axes) + 1e-6  # 30 dB below the recording is silence
     signal, distortion = (ops.sum(ops.square(x), axis=axes) + floor for x in (speech, speech - enhanced))
     return {
         "magnitude": ops.mean(ops.square(magnitude**0.3 - enhanced_magnitude**0.3), axis=axes),
-        "complex": 2 * ops.mean(ops.square(compressed[0] - compressed[1]), axis=axes),  # both parts count
         "distortion": ops.log10(distortion / signal),
         "hearing": hearing_loss(speech, enhanced),
         "intelligibility": intelligibility_loss(speech, enhanced),
@@ -956,7 +946,7 @@ class BlendedSpeech:
         noise, noisy = blend(speech, noise, rng.uniform(-7, 20))
         if rng.random() < 0.03:  # nobody speaks
             speech, noisy = np.zeros_like(speech), noise
-        if rng.random() < 0.5:  # a call: the codec adds a noise of its own, which depends on the level
+        if rng.random() < 0.3:  # a call: the codec adds a noise of its own, which depends on the level
             line = self.random_line(rng)
             speech, noisy = line(speech), line(noisy)
             noise = noisy - speech
@@ -965,7 +955,7 @@ class BlendedSpeech:
     def random_talkers(self, rng):
         """Who is to be heard, float32 `(n_samples,)`: one talker, or a second one too, as in a call of one channel."""
         speech = self.random_speech(rng)
-        if rng.random() > 0.15:
+        if rng.random() > 0.1:
             return speech
         other = self.random_speech(rng)
         other *= signal_level(speech) / signal_level(other) * 10 ** (rng.uniform(-30, 0) / 20)
@@ -982,9 +972,9 @@ class BlendedSpeech:
         duration = speed * self.n_samples / SAMPLE_RATE
         speech = load_audio(row.path, rng.uniform(0, max(0, row.duration - duration)), duration)
         speech = self.at_speed(speech, speed)
-        if rng.random() < 0.04:
+        if rng.random() < 0.02:
             speech = whisper(speech, rng)
-        return self.in_random_room(speech, rng) if rng.random() < 0.15 else speech
+        return self.in_random_room(speech, rng) if rng.random() < 0.1 else speech
 
     def in_random_room(self, signal, rng):
         """The signal in one of the rooms, where there are any, with the talker near to the microphone or far."""
@@ -1023,7 +1013,7 @@ class BlendedSpeech:
     def random_line(self, rng):
         """A function that passes a signal through a telephone line of random level, band, codec and packet loss."""
         gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
-        options = {"codec": rng.choice(["ULAW", "ALAW", "GSM610", "OPUS"], p=[0.35, 0.35, 0.2, 0.1])}
+        options = {"codec": rng.choice(["ULAW", "ALAW", "GSM610", "OPUS"], p=[0.4, 0.4, 0.1, 0.1])}
         if rng.random() < 0.5:  # not every line has the standard's band
             options["band_hz"] = rng.uniform(50, 350), rng.uniform(3200, 3900)
         loss = rng.uniform(0.01, 0.1) if rng.random() < 0.1 else 0
@@ -2955,7 +2945,12 @@ def _cluster(processes, scheduler):
                         dashboard_address="127.0.0.1:0",  # of what is left of it, else open to other machines
                     )
                 )
-        yield stack.enter_context(distributed.Client(scheduler))
+        try:
+            client = distributed.Client(scheduler)
+        except TypeError:
+            text = "wants certificates: name them in Dask's configuration, under distributed.comm.tls"
+            raise ValueError(f"{scheduler} {text}") from None
+        yield stack.enter_context(client)
 
 
 @contextlib.contextmanager
