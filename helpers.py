@@ -213,15 +213,17 @@ def written_whole(path, source=None):
     # Its time as it is now: what it gains while it is read is not in the result.
     origin = Path(source).stat() if source and Path(source).exists() else None
     mode = _mode_of_readers(source, path) if origin else 0o666
+    if origin and _has_access_list(path.parent, "default"):
+        mode = 0o600  # not for those whom the folder's list names
     try:
         with open(part, "xb", opener=functools.partial(os.open, mode=mode)) as file:
-            if origin and ((part.stat().st_gid != origin.st_gid and not mode & 0o004) or _has_access_list(part)):
-                part.chmod(0o600)  # not for another group than the source's, nor for whom the folder's list names
+            if origin and part.stat().st_gid != origin.st_gid and not mode & 0o004:
+                part.chmod(0o600)  # not for another group than the source's
             if fcntl:
                 with contextlib.suppress(OSError):  # not all network drives have locks
                     fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives: see `remove_abandoned`
             yield part
-            if origin and not (part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno()))):
+            if origin and fcntl and not (part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno()))):
                 raise OSError("what was written was removed by another program")
         if origin:
             os.utime(part, ns=(origin.st_mtime_ns, origin.st_mtime_ns))
@@ -251,9 +253,9 @@ def _mode(path):
     return mode & ~0o077 if _has_access_list(path) else mode
 
 
-def _has_access_list(path):
+def _has_access_list(path, kind="access"):
     try:
-        return "system.posix_acl_access" in os.listxattr(path)
+        return f"system.posix_acl_{kind}" in os.listxattr(path)
     except (AttributeError, OSError):  # not all systems and drives have them
         return False
 
@@ -1249,7 +1251,8 @@ DECODED = (
 )
 DEMUXERS = (  # FFmpeg's names of the formats that it may take a file for, whatever its ending
     *("aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "asf", "au", "caf", "eac3", "flac", "g722", "g729", "gsm", "loas"),
-    *("matroska", "mov", "mp3", "mpeg", "mpegts", "nistsphere", "ogg", "w64", "wav", "wv", "xwma"),
+    *("matroska", "mov", "mp3", "mpeg", "mpegts", "nistsphere", "ogg", "w64", "wav", "wv", "xwma", "avi", "flv", "ape"),
+    *("tta", "rm", "voc"),
 )
 RAW = {"ulaw": "ULAW", "alaw": "ALAW", "slin": "PCM_16", "vox": "VOX_ADPCM"}  # samples without a header, one channel
 HEADERLESS = {  # endings of such files, as telephone exchanges write them: sample format and rate in Hz
@@ -1512,7 +1515,10 @@ class _Decoded(_Reader):
         ending = path.suffix.lower()
         self.error, self.path = av.FFmpegError, path
         self.damaged, self.lost, self.longest, self.rate, self.channels = False, 0, 0, None, None
-        _, hidden, *_ = _compared_with_header(path)
+        _, share, *_ = _compared_with_header(path)
+        hidden = share > 0.01 and share * path.stat().st_size > 1000  # else something else, that is no sound, follows
+        with path.open("rb") as file:
+            is_riff = file.read(4) in (b"RIFF", b"RF64")  # of these alone FFmpeg reads what follows the stated end
         av.logging.set_level(av.logging.WARNING)
         av.logging.set_skip_repeated(False)  # else what is told of a second file is left out
         try:
@@ -1522,7 +1528,7 @@ class _Decoded(_Reader):
                     format=ending[1:] if ending in (".g722", ".g729") else None,  # they have no header that tells
                     # A playlist, whatever its ending, may name addresses, and files that are not the user's to show.
                     options={"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
-                    | ({"ignore_length": "1"} if hidden else {}),
+                    | ({"ignore_length": "1"} if hidden and is_riff else {}),
                     metadata_errors="replace",
                 )
                 self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
@@ -1538,7 +1544,8 @@ class _Decoded(_Reader):
         self.tags = {key.lower(): text for key, text in (self.stream.metadata | self.container.metadata).items()}
         n_tracks = len(self.container.streams.audio)
         if hidden:
-            self.note = f"{path}: sound follows the end that its header states, and is read too"
+            told = "too" if is_riff else "not: convert it by the program that wrote it"
+            self.note = f"{path}: sound follows the end that its header states, and is read {told}"
         if n_tracks > 1:
             self.note = f"{path} holds {n_tracks} sound tracks: only the first one is read"
 
@@ -2095,12 +2102,14 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
         if rest:
             warnings.warn(f"the stream ends within a sample: its last {len(rest)} bytes are left out", stacklevel=2)
 
-    for piece in denoise_stream(chunks(), rate, latency, model, mix):
-        target.write(header + encode(piece, subtype))
-        target.flush()
-        header = b""
-    if interrupted:
-        raise interrupted
+    try:
+        for piece in denoise_stream(chunks(), rate, latency, model, mix):
+            target.write(header + encode(piece, subtype))
+            target.flush()
+            header = b""
+    finally:
+        if interrupted:
+            raise interrupted
 
 
 WAV_LIMIT = 2**31  # bytes as floats: a plain WAV file ends at 4 GB, and its samples have up to 8 bytes
@@ -2130,7 +2139,8 @@ def _check_layout(source, target, audio_format, subtype):
     except sf.LibsndfileError:
         fits = False
     if not fits:
-        raise ValueError(f"{target} can't hold {source.channels} channels at {source.rate} Hz: end its name in .wav")
+        size = f"{source.channels} channels at {source.rate} Hz"
+        raise ValueError(f"{target} can't hold {size}: denoise the file alone, into one that ends in .wav")
 
 
 def limited(enhanced, noisy, subtype):
@@ -2148,14 +2158,14 @@ TAGS = ("title", "artist", "date", "comment", "album", "genre", "copyright", "tr
 
 
 def _mark(source):
-    """What a result bears as its software, where its format can hold that: a hash of the source's name and folder."""
-    name = os.path.join(*source.absolute().parts[-2:])
-    return f"denoised by helpers.py ({hashlib.sha256(os.fsencode(name)).hexdigest()[:8]})"
+    """What a result bears in a tag, where its format has one that is free: a hash of its source's path."""
+    path = os.path.normcase(source.resolve())
+    return f"denoised {hashlib.sha256(os.fsencode(path)).hexdigest()[:12]}"  # ID3v1 has room for 28 letters
 
 
 def _check_replaceable(source, target):
-    """Raise ValueError if a target exists, and is not known to be an earlier result of the recording `source`."""
-    if not (source.exists() and target.exists()) or target.samefile(source):
+    """Raise ValueError if a target exists, and is not known to be an earlier result of `source`."""
+    if not target.exists():
         return
     ends = b""
     if target.is_file():  # anything else, such as a pipe, might not end
@@ -2164,7 +2174,8 @@ def _check_replaceable(source, target):
             file.seek(max(0, target.stat().st_size - (1 << 16)))
             ends += file.read()
     if _mark(source).encode() not in ends:
-        raise ValueError(f"{target} is no result of {source}: name another target, or replace it by --overwrite")
+        known = f"{target} is not known to be a result of {source} (not all formats and versions mark them)"
+        raise ValueError(f"{known}: name another target, or replace it by --overwrite")
 
 
 def _set_tags(file, tags):
@@ -2197,7 +2208,7 @@ def _check_written(path, length):
         raise OSError("it does not read back whole")
 
 
-def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None):
+def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None, overwrite=False):
     """Denoise a sound file into another: same rate, channels, number of samples and level; the source is not touched.
 
     The target's format follows its ending; it keeps the source's sample format (PCM_16, ULAW, ...) where it can, and
@@ -2205,7 +2216,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     be read by nobody who can't read the source. Where the result would clip it is attenuated, and a warning says by how
     much; where the source is at full scale already, it is limited instead. A target of a format that can't be written
     becomes a `.wav`. Memory does not grow with the length. `model` and `mix` are those of `denoise`, `raw` and `rate`
-    those of `read_audio`.
+    those of `read_audio`. Without `overwrite` only what bears the mark of this source is replaced.
     Raises: FileNotFoundError, OSError, or ValueError with one sentence that names the file and the remedy.
     """
     from tqdm import tqdm
@@ -2218,9 +2229,9 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
         _check_layout(audio, target, audio_format, subtype)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target} is the recording itself: name another target")
+    if not overwrite:
+        _check_replaceable(source, target)
     if target != named:
-        if target.exists():
-            raise ValueError(f"{named} can't be written, and {target} exists: name that, or another target")
         warnings.warn(f"{named} can't be written: the result is {target}", stacklevel=2)
     if audio.note:
         warnings.warn(audio.note, stacklevel=2)
@@ -2255,6 +2266,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
             with sf.SoundFile(_encoded(part), "w", audio.rate, audio.channels, subtype, format=audio_format) as file:
                 _copy_tags(audio, file)
                 mark, late = {"software": _mark(source)}, audio_format in ("WAV", "RF64")
+                if audio_format == "MP3" and "comment" not in audio.tags:
+                    mark = {"comment": _mark(source)}
                 if not late:
                     _set_tags(file, mark)
                 while data := store.read(4 * audio.channels * BLOCK * audio.rate):
@@ -2263,6 +2276,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
                 if late:  # behind the sound: some exchanges skip the first 44 bytes of any WAV
                     _set_tags(file, mark)
             _check_written(part, length)
+            if not overwrite:  # it may have come meanwhile
+                _check_replaceable(source, target)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     except FileNotFoundError:  # it names what has vanished, the source or the target's folder
@@ -2294,7 +2309,7 @@ def _layout(path, raw, rate):
     return (None, None) if path.suffix.lower() in (*FORMATS, *DECODED) else (raw, rate)
 
 
-def _try_denoise(source, target, model, mix, raw=None, rate=None):
+def _try_denoise(source, target, model, mix, overwrite, raw=None, rate=None):
     """Denoise a file; return (error, warning): what went wrong, and what to know, each in one line or empty."""
     from tqdm import tqdm
 
@@ -2302,7 +2317,7 @@ def _try_denoise(source, target, model, mix, raw=None, rate=None):
     with warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
         warnings.simplefilter("always", UserWarning)
         try:
-            denoise_file(source, target, model, mix, raw, rate)
+            denoise_file(source, target, model, mix, raw, rate, overwrite)
         except (OSError, ValueError) as error:
             return _sentence(error), ""
     return "", _escaped("; ".join(str(warning.message) for warning in told if warning.category is UserWarning))
@@ -2349,18 +2364,17 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
             try:
                 if _is_done(paths[0], result):
                     told[paths[0]] = ("skipped", "", "")
-                else:
-                    _check_replaceable(paths[0], result)
-            except (OSError, ValueError) as error:  # such as a folder that may not be entered
+            except OSError as error:  # a folder that may not be entered
                 told[paths[0]] = ("failed", _sentence(error), "")
     todo = {path: targets[path] for path in sorted(targets) if path not in told}
     model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
     if client is None:
         results = (
-            (path, _try_denoise(path, todo[path], load_model(model), mix, *_layout(path, raw, rate))) for path in todo
+            (path, _try_denoise(path, todo[path], load_model(model), mix, overwrite, *_layout(path, raw, rate)))
+            for path in todo
         )
     else:
-        results = _denoise_on(client, todo, model, mix, raw, rate)
+        results = _denoise_on(client, todo, model, mix, overwrite, raw, rate)
     for path, (error, warning) in tqdm(results, total=len(todo), unit="file", disable=None):
         told[path] = ("failed" if error else "done", error, warning)
     rows = [(path, *told[path]) for path in sorted(told)]
@@ -2420,12 +2434,12 @@ def _is_done(source, target):
     return source.stat().st_mtime_ns <= target.stat().st_mtime_ns
 
 
-def _denoise_on(client, targets, model, mix, raw, rate):
+def _denoise_on(client, targets, model, mix, overwrite, raw, rate):
     """Yield (path, (error, warning)) for each file, in the order in which the workers of a cluster get them done."""
     from distributed import as_completed
 
     futures = {
-        client.submit(_try_denoise, path, target, model, mix, *_layout(path, raw, rate), pure=False): path
+        client.submit(_try_denoise, path, target, model, mix, overwrite, *_layout(path, raw, rate), pure=False): path
         for path, target in targets.items()
     }
     for future in as_completed(futures):
@@ -2896,10 +2910,8 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
         denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, **options)
         return 0
     if not (others or first.is_dir() or target.is_dir()):
-        if not overwrite:
-            _check_replaceable(first, target_name(target))
         remove_abandoned(target.parent.glob(PARTS))
-        denoise_file(first, target, **options)
+        denoise_file(first, target, overwrite=overwrite, **options)
         return 0
     source = first if first.is_dir() and not others else sources
     if scheduler or processes > 1:
@@ -2984,6 +2996,7 @@ def main(arguments=None):
     for number in (signals.SIGINT, signals.SIGTERM):
         signals.signal(number, stop)
     options = vars(_parser().parse_args(arguments))
+    streams = Path("-") in options.get("source", ())
     warnings.formatwarning = lambda message, *_, **__: f"warning: {_escaped(str(message))}\n"
     if None in (sys.stdin, sys.stdout, sys.stderr):  # closed: no file that is opened later may get their numbers
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -3000,7 +3013,8 @@ def main(arguments=None):
         return 128 + 13  # SIGPIPE, by which other programs end then
     except BaseException as error:
         if stopped_by:  # of which libraries may make another error
-            print("error: interrupted: no file is half written", file=sys.stderr)
+            promise = "" if streams else ": nothing is half written, start it again to go on"
+            print(f"error: interrupted{promise}", file=sys.stderr)
             return 128 + stopped_by[0]
         if not isinstance(error, OSError | ValueError):
             raise

@@ -1,11 +1,11 @@
 """Measures what the shipped model does to speech that is easily taken for noise: writes data/results/robustness.csv.
 
-Run it in the folder above as `python -m data.make_robustness BENCHMARK`, with a benchmark as in `make_results.py`;
-the shouted voices are those of RAVDESS in the corpus that SPEECH_CORPUS names, and `real/` in BENCHMARK, if it is
-there, holds noisy recordings that nobody blended. Each figure is a mean over recordings, 20 where there are more, with
-a 95 % interval (bootstrap over recordings). In a call of two parties, both in the telephone band, each talks for 1.5 s
-in turn; "lost" are those of the second one's parts of 20 ms, up to 20 dB below the loudest, that lose more than 10 dB.
-PESQ needs the package pesq.
+Run it in the folder above as `python -m data.make_robustness BENCHMARK`, with a benchmark as in `make_results.py`; the
+shouted voices are those of RAVDESS in the corpus that SPEECH_CORPUS names, and `real/` in BENCHMARK, if it is there,
+holds noisy recordings that nobody blended. Each figure is a mean over up to 25 recordings, with a 95 % interval
+(bootstrap over recordings). In a call of two parties, both in the telephone band, each talks for 1.5 s in turn; "lost"
+are those of the second one's parts of 20 ms, up to 20 dB below the loudest, that lose more than 10 dB. PESQ needs the
+package pesq.
 """
 
 import sys

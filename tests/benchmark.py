@@ -50,7 +50,7 @@ def denoise_with(model):
     model = Timed(helpers.load_model(model))
 
     def run(source, target):
-        helpers.denoise_file(source, target, model)
+        helpers.denoise_file(source, target, model, overwrite=True)
         return model.seconds
 
     return run

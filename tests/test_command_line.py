@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 import soundfile as sf
-from conftest import SAMPLE, contents, decibel, noise, visible, write
+from conftest import SAMPLE, Fixed, contents, decibel, noise, visible, write
 
 import helpers
 
@@ -341,19 +341,27 @@ def test_another_recording_is_replaced_only_by_overwrite(
     command = ["denoise", source, target, "--model", fixed_model]
     if status == 2 or age:  # what bears its source's time is skipped by folders
         assert run_main(*command) == status
-        assert f"{other.name} is no result of" in single_error(capsys.readouterr().err)
+        assert f"{other.name} is not known to be a result of" in single_error(capsys.readouterr().err)
     else:
         assert run_main(*command) == 0 and "1 skipped" in capsys.readouterr().out
     assert other.read_bytes() == before
     assert run_main(*command, "--overwrite") == 0 and other.read_bytes() != before
 
 
-@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".opus", ".aiff", ".caf"])
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".caf"])
 def test_result_is_replaced_by_another_one_of_its_source(tmp_path, fixed_model, ending):
-    source, other = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")
+    source, other = write(tmp_path / "monday/calls/a.wav"), write(tmp_path / "tuesday/calls/a.wav")
     for mix in (0.5, 1):
         assert run_main("denoise", source, tmp_path / f"c{ending}", "--model", fixed_model, "--mix", mix) == 0
     assert run_main("denoise", other, tmp_path / f"c{ending}", "--model", fixed_model) == 2
+
+
+def test_file_that_comes_while_its_place_is_written_to_is_kept(tmp_path, monkeypatch):
+    source, target = write(tmp_path / "a.wav"), tmp_path / "b.wav"
+    monkeypatch.setattr(helpers, "_check_written", lambda *_: write(target, noise(99)))
+    with pytest.raises(ValueError, match="not known to be a result"):
+        helpers.denoise_file(source, target, Fixed(0))
+    assert sf.info(target).frames == 99 and visible(tmp_path) == ["a.wav", "b.wav"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
@@ -367,9 +375,11 @@ def test_other_users_have_no_access_to_the_workers():
         address, pages = client.scheduler.address, client.scheduler_info()["services"]["dashboard"]
         with pytest.raises(OSError, match="tcp"):
             distributed.Client(address.replace("tls", "tcp"), timeout=2)
-        for page in ("info/main/workers.html", "json/index.html", "status"):
-            with pytest.raises(urllib.error.HTTPError, match="404"):
-                urllib.request.urlopen(f"http://127.0.0.1:{pages}/{page}")
+        [worker] = client.scheduler_info()["workers"].values()
+        for port in (pages, *worker["services"].values()):
+            for page in ("info/main/workers.html", "json/index.html", "status"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell is needed")

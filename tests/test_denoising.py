@@ -448,7 +448,7 @@ def test_denoise_file_leaves_nothing_half_written(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(helpers.sf.SoundFile, "write", fail)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError) as caught:
-        helpers.denoise_file(source, target, HEARS_NO_NOISE)
+        helpers.denoise_file(source, target, HEARS_NO_NOISE, overwrite=True)
     if not isinstance(error, KeyboardInterrupt):
         assert "b.wav could not be written" in str(caught.value)
     assert contents(tmp_path) == before

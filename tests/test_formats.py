@@ -371,15 +371,24 @@ def test_playlist_opens_no_other_file(tmp_path, name, playlist):
         helpers.read_audio(tmp_path / name)
 
 
-def test_wav_of_g726_that_states_too_little(tmp_path):
-    source = encode(tmp_path / "a.wav", "g726")
-    content = bytearray(source.read_bytes())
+def g726(path, states=1.0, tail=b""):
+    """Write a WAV of G.726, which libsndfile can't read, that states so much of its sound, with bytes behind it."""
+    content = bytearray(encode(path, "g726").read_bytes())
     place = content.index(b"data") + 4
-    whole, (stated,) = helpers.read_audio(source)[0], struct.unpack_from("<I", content, place)
-    struct.pack_into("<I", content, place, stated // 2)
-    source.write_bytes(content)
+    struct.pack_into("<I", content, place, int(states * struct.unpack_from("<I", content, place)[0]))
+    path.write_bytes(content + tail)
+    return path
+
+
+def test_wav_of_g726_that_states_too_little(tmp_path):
+    whole = helpers.read_audio(g726(tmp_path / "a.wav"))[0]
     with pytest.warns(UserWarning, match="sound follows the end"):
-        assert np.array_equal(helpers.read_audio(source)[0], whole)
+        assert np.array_equal(helpers.read_audio(g726(tmp_path / "a.wav", states=0.5))[0], whole)
+
+
+def test_a_few_bytes_behind_a_wav_of_g726_are_no_sound(tmp_path):
+    whole = helpers.read_audio(g726(tmp_path / "a.wav"))[0]
+    assert np.array_equal(helpers.read_audio(g726(tmp_path / "a.wav", tail=b"\r\n"))[0], whole)
 
 
 def test_cut_mp3_with_a_picture(tmp_path):
@@ -486,7 +495,9 @@ def test_target_that_is_not_written_becomes_a_wav(tmp_path):
     _, told = denoised(source, tmp_path / "b.m4a")
     assert [path.name for path in tmp_path.iterdir() if path != source] == ["b.wav"]
     assert len(told) == 1 and "b.m4a can't be written: the result is" in told[0]
-    with pytest.raises(ValueError, match=r"b\.wav exists"):  # nobody named it
+    denoised(source, tmp_path / "b.m4a")  # its own result may be replaced
+    write(tmp_path / "b.wav")
+    with pytest.raises(ValueError, match=r"b\.wav is not known to be a result"):
         denoised(source, tmp_path / "b.m4a")
     with pytest.raises(ValueError, match="name another target"):
         denoised(source, tmp_path / "a.m4a")
