@@ -1517,8 +1517,6 @@ class _Decoded(_Reader):
         self.damaged, self.lost, self.longest, self.rate, self.channels = False, 0, 0, None, None
         _, share, *_ = _compared_with_header(path)
         hidden = share > 0.01 and share * path.stat().st_size > 1000  # else something else, that is no sound, follows
-        with path.open("rb") as file:
-            is_riff = file.read(4) in (b"RIFF", b"RF64")  # of these alone FFmpeg reads what follows the stated end
         av.logging.set_level(av.logging.WARNING)
         av.logging.set_skip_repeated(False)  # else what is told of a second file is left out
         try:
@@ -1528,7 +1526,7 @@ class _Decoded(_Reader):
                     format=ending[1:] if ending in (".g722", ".g729") else None,  # they have no header that tells
                     # A playlist, whatever its ending, may name addresses, and files that are not the user's to show.
                     options={"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
-                    | ({"ignore_length": "1"} if hidden and is_riff else {}),
+                    | ({"ignore_length": "1"} if hidden else {}),
                     metadata_errors="replace",
                 )
                 self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
@@ -1544,7 +1542,8 @@ class _Decoded(_Reader):
         self.tags = {key.lower(): text for key, text in (self.stream.metadata | self.container.metadata).items()}
         n_tracks = len(self.container.streams.audio)
         if hidden:
-            told = "too" if is_riff else "not: convert it by the program that wrote it"
+            # Of this format alone FFmpeg can ignore the stated end.
+            told = "too" if self.container.format.name == "wav" else "not: convert it by the program that wrote it"
             self.note = f"{path}: sound follows the end that its header states, and is read {told}"
         if n_tracks > 1:
             self.note = f"{path} holds {n_tracks} sound tracks: only the first one is read"
@@ -2155,12 +2154,13 @@ def limited(enhanced, noisy, subtype):
 
 
 TAGS = ("title", "artist", "date", "comment", "album", "genre", "copyright", "tracknumber", "license")
+MARK = "denoised "  # how the tag begins by which a result is known
 
 
 def _mark(source):
     """What a result bears in a tag, where its format has one that is free: a hash of its source's path."""
     path = os.path.normcase(source.resolve())
-    return f"denoised {hashlib.sha256(os.fsencode(path)).hexdigest()[:12]}"  # ID3v1 has room for 28 letters
+    return MARK + hashlib.sha256(os.fsencode(path)).hexdigest()[:12]  # ID3v1 has room for 28 letters
 
 
 def _check_replaceable(source, target):
@@ -2266,7 +2266,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
             with sf.SoundFile(_encoded(part), "w", audio.rate, audio.channels, subtype, format=audio_format) as file:
                 _copy_tags(audio, file)
                 mark, late = {"software": _mark(source)}, audio_format in ("WAV", "RF64")
-                if audio_format == "MP3" and "comment" not in audio.tags:
+                if audio_format == "MP3" and audio.tags.get("comment", MARK).startswith(MARK):
                     mark = {"comment": _mark(source)}
                 if not late:
                     _set_tags(file, mark)

@@ -324,16 +324,21 @@ def test_results_have_no_more_readers_than_their_source(tmp_path, umask, mode, e
     assert (tmp_path / "b.wav").stat().st_mode & 0o777 == expected
 
 
-@pytest.mark.parametrize("listed", ["calls", "calls/a.wav"])
-def test_results_of_a_source_with_an_access_list_are_the_owners(tmp_path, listed):
-    source = write(tmp_path / "calls/a.wav")
+def give_access_list(path, kind):
+    """Let another user read a file or folder, or what comes into it, and its group not."""
     # Version 2; (tag, rights, who) of the owner, another user, a group without rights, the mask, and all others.
     entries = [(1, 7, 2**32 - 1), (2, 5, 65534), (4, 0, 2**32 - 1), (16, 5, 2**32 - 1), (32, 0, 2**32 - 1)]
     packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
     try:
-        os.setxattr(tmp_path / listed, "system.posix_acl_access", packed)
+        os.setxattr(path, f"system.posix_acl_{kind}", packed)
     except (AttributeError, OSError):
         pytest.skip("this system has no access lists")
+
+
+@pytest.mark.parametrize("listed", ["calls", "calls/a.wav"])
+def test_results_of_a_source_with_an_access_list_are_the_owners(tmp_path, listed):
+    source = write(tmp_path / "calls/a.wav")
+    give_access_list(tmp_path / listed, "access")
     with helpers.written_whole(tmp_path / "b.wav", source) as part:
         assert part.stat().st_mode & 0o777 == 0o600
 
@@ -364,13 +369,7 @@ def test_results_are_not_for_those_whom_their_folder_adds(tmp_path):
     source = write(tmp_path / "calls/a.wav")
     source.chmod(0o640)
     (tmp_path / "out").mkdir()
-    # Version 2; (tag, rights, who) of the owner, another user, the group, the mask, and all others.
-    entries = [(1, 6, 2**32 - 1), (2, 6, 65534), (4, 4, 2**32 - 1), (16, 6, 2**32 - 1), (32, 0, 2**32 - 1)]
-    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-    try:
-        os.setxattr(tmp_path / "out", "system.posix_acl_default", packed)
-    except (AttributeError, OSError):
-        pytest.skip("this system has no access lists")
+    give_access_list(tmp_path / "out", "default")
     with helpers.written_whole(tmp_path / "out/b.wav", source) as part:
         assert part.stat().st_mode & 0o777 == 0o600  # the mask of its list, too
 
