@@ -54,7 +54,7 @@ def test_clean_call_stays_clean(signals, tmp_path):
     assert helpers.si_sdr(clean, denoise(clean, tmp_path)) >= 30
 
 
-FLOORS = {"pesq": 1.17, "stoi": 0.1, "estoi": 0.157, "si_sdr": 9.4}  # the model gained 1.17, 0.108, 0.162 and 9.8 dB
+FLOORS = {"pesq": 1.33, "stoi": 0.106, "estoi": 0.165, "si_sdr": 9.7}  # the model gained 1.38, 0.114, 0.172, 10.2 dB
 
 
 @pytest.mark.parametrize("measure", FLOORS)
@@ -72,7 +72,10 @@ def pairs():
     return list(helpers.held_out_blends(SAMPLE, n=4))
 
 
-@pytest.mark.parametrize(("softer_db", "snr_db", "limit"), [(20, None, 1), (30, None, 8), (10, 20, 1), (20, 20, 10)])
+PARTIES = [(20, None, 1), (30, None, 8), (10, 20, 1), (20, 20, 10), (10, 10, 5)]
+
+
+@pytest.mark.parametrize(("softer_db", "snr_db", "limit"), PARTIES)
 def test_shipped_model_keeps_a_second_party(pairs, softer_db, snr_db, limit):
     """Of a softer party on the same channel, this percentage at most is taken for noise."""
     lost = [make_robustness.lost_parts(pairs, i, softer_db, snr_db) for i in range(len(pairs))]
