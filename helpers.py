@@ -855,7 +855,8 @@ def hearing_loss(speech, enhanced):
         return 0.1866 * (threshold / 0.5) ** 0.23 * ((0.5 + 0.5 * power / threshold) ** 0.23 - 1)
 
     clean, result = bark_power(speech), bark_power(enhanced)
-    # P.862 forgives what changes a frame's level alone, so long as the gain that mends it changes slowly.
+    # P.862 forgives what changes a frame's level alone, by a gain that keeps a fifth of what it was 16 ms, or two
+    # frames, before; these are the first three terms of that.
     gain = (ops.sum(clean, axis=-1) + 5e3) / (ops.sum(result, axis=-1) + 5e3)
     gain = ops.pad(ops.clip(gain, 3e-4, 5.0), ((0, 0), (2, 0)), "symmetric")
     result = result * (0.55 * gain[:, 2:] + 0.25 * gain[:, 1:-1] + 0.2 * gain[:, :-2])[..., None]
