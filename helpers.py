@@ -518,19 +518,40 @@ def telephone(signal, codec="ULAW", band_hz=(300, 3400)):
     """Pass a signal `(samples,)` at 8 kHz through a telephone channel: a band-pass filter, then a codec and back.
 
     `codec` is "ULAW" (North America, Japan) or "ALAW" (elsewhere), the two laws of ITU-T recommendation G.711 (1988),
-    which keep 8 bits a sample; "GSM610", the first codec of mobile phones; or "OPUS", that of calls over the internet.
-    `band_hz` are the lowest and highest frequency that pass. Neither filter nor codec delays; what exceeds [-1, 1] is
-    clipped.
+    which keep 8 bits a sample; "GSM610", the first codec of mobile phones; "AMR", the usual one since; or "OPUS", that
+    of calls over the internet. `band_hz` are the lowest and highest frequency that pass. Neither filter nor codec
+    delays; what exceeds [-1, 1] is clipped.
     """
     from scipy.signal import butter, sosfiltfilt
 
     band = butter(4, band_hz, "bandpass", fs=SAMPLE_RATE, output="sos")
     # Zeros on both sides let the filter ring out, and let it take signals shorter than itself.
     filtered = sosfiltfilt(band, np.pad(signal, SAMPLE_RATE // 10))[SAMPLE_RATE // 10 : -SAMPLE_RATE // 10]
+    filtered = np.clip(filtered, -1, 1)
+    if codec == "AMR":  # libsndfile does not have it
+        return _amr(filtered)
     coded = io.BytesIO()
-    sf.write(coded, np.clip(filtered, -1, 1), SAMPLE_RATE, format="OGG" if codec == "OPUS" else "WAV", subtype=codec)
+    sf.write(coded, filtered, SAMPLE_RATE, format="OGG" if codec == "OPUS" else "WAV", subtype=codec)
     coded.seek(0)
     return fix_length(sf.read(coded, dtype="float32")[0], len(signal))
+
+
+def _amr(signal):
+    """A signal `(samples,)` at 8 kHz after AMR at 12.2 kbit/s (3GPP TS 26.071), without the codec's delay."""
+    import av
+
+    encoder, decoder = av.CodecContext.create("libopencore_amrnb", "w"), av.CodecContext.create("amrnb", "r")
+    for context in (encoder, decoder):
+        context.sample_rate, context.layout = SAMPLE_RATE, "mono"
+    encoder.format, encoder.bit_rate = "s16", 12200
+    n_delayed, n_frame = 40, 160  # 5 ms of looking ahead, 20 ms
+    samples = np.round(32767 * np.pad(signal, (0, n_delayed + -(len(signal) + n_delayed) % n_frame))).astype(np.int16)
+    frames = [av.AudioFrame.from_ndarray(part[None], "s16", "mono") for part in samples.reshape(-1, n_frame)]
+    for frame in frames:
+        frame.sample_rate = SAMPLE_RATE
+    packets = [packet for frame in (*frames, None) for packet in encoder.encode(frame)]
+    decoded = [frame.to_ndarray()[0] for packet in (*packets, None) for frame in decoder.decode(packet)]
+    return np.concatenate(decoded)[n_delayed:][: len(signal)]
 
 
 def reverberate(signal, response):
@@ -702,12 +723,13 @@ def _along():
     return Along
 
 
-def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
+def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6), n_dual=2):
     """Build a U-Net that predicts the noise in a noisy spectrogram.
 
     Args:
         widths: channels after each halving of frequency and time, from fine to coarse.
         n_blocks: residual blocks at each of these levels.
+        n_dual: dual-path blocks at each level but the finest.
 
     Returns: a Keras model from float32 `(batch, 128, frames, 2)`, the noisy spectrogram by `to_network`, to the
     noise's spectrogram of the same shape and scale; 16 must divide the number of frames. With random weights it
@@ -734,8 +756,8 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
             x = x + convolve(y, layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False), gain="zeros")
         return x
 
-    def dual_path_block(x):
-        for axis in (1, 2):
+    def dual_path_blocks(x):
+        for axis in (1, 2) * n_dual:
             read = _along()(x.shape[-1] // 2, axis)(x)
             x = x + normalise(layers.Dense(x.shape[-1], use_bias=False)(read), gain="zeros")
         return x
@@ -750,13 +772,13 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6)):
         kernel = 3 if skips else 4
         x = convolve(x, layers.Conv2D(width, kernel, strides=2, padding="same", use_bias=False))
         x = residual_blocks(x, n)
-        x = dual_path_block(x) if skips else x  # at the finest level GRUs would take most of the time
+        x = dual_path_blocks(x) if skips else x  # at the finest level GRUs would take most of the time
         skips.append(x)
     for width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
         x = convolve(x, layers.Conv2DTranspose(width, 4, strides=2, padding="same", use_bias=False))
         x = convolve(ops.concatenate([x, skip], axis=-1), layers.Conv2D(width, 3, padding="same", use_bias=False))
         x = residual_blocks(x, 1 if width == widths[-2] else 0)
-        x = dual_path_block(x) if width != widths[0] else x
+        x = dual_path_blocks(x) if width != widths[0] else x
     passes = keras.initializers.Constant([np.arctanh(1 / 1.5).item(), 0.0])  # the mask is zero at first
     last = layers.Conv2DTranspose(2, 4, strides=2, padding="same", kernel_initializer="zeros", bias_initializer=passes)
     # The mask is that of the noise: 0 lets a bin pass, 1 deletes it. A complex one turns phases as well.
@@ -789,7 +811,7 @@ def _magnitude(channels):
     return ops.sqrt(ops.sum(ops.square(channels), axis=-1, keepdims=True) + 1e-6)
 
 
-LOSS_WEIGHTS = {"magnitude": 0.6, "distortion": 0.15, "hearing": 0.2, "intelligibility": 0.7, "mel": 0.1}
+LOSS_WEIGHTS = {"magnitude": 0.6, "distortion": 0.25, "hearing": 0.2, "intelligibility": 1.0, "mel": 0.3}
 
 
 def loss_terms(y_true, y_pred):
@@ -951,11 +973,11 @@ class BlendedSpeech:
     def random_blend(self, rng):
         """One random blend: speech, noise and noisy, each float32 `(n_samples,)`."""
         speech = self.random_talkers(rng)
-        noise = self.random_noise(rng) if rng.random() > 0.05 else np.zeros_like(speech)
+        noise = self.random_noise(rng) if rng.random() > 0.1 else np.zeros_like(speech)
         noise, noisy = blend(speech, noise, rng.uniform(-7, 20))
         if rng.random() < 0.03:  # nobody speaks
             speech, noisy = np.zeros_like(speech), noise
-        if rng.random() < 0.3:  # a call: the codec adds a noise of its own, which depends on the level
+        if rng.random() < 0.35:  # a call: the codec adds a noise of its own, which depends on the level
             line = self.random_line(rng)
             speech, noisy = line(speech), line(noisy)
             noise = noisy - speech
@@ -964,11 +986,11 @@ class BlendedSpeech:
     def random_talkers(self, rng):
         """Who is to be heard, float32 `(n_samples,)`: one talker, or a second one too, as in a call of one channel."""
         speech = self.random_speech(rng)
-        if rng.random() > 0.15:
+        if rng.random() > 0.2:
             return speech
         other = self.random_speech(rng)
         other *= signal_level(speech) / signal_level(other) * 10 ** (rng.uniform(-30, 0) / 20)
-        if rng.random() < 0.4:  # both at once
+        if rng.random() < 0.5:  # both at once
             return speech + other
         turn = np.arange(self.n_samples) // rng.integers(SAMPLE_RATE // 2, 2 * SAMPLE_RATE)
         return np.where((turn + rng.integers(2)) % 2, speech, other)
@@ -1022,7 +1044,8 @@ class BlendedSpeech:
     def random_line(self, rng):
         """A function that passes a signal through a telephone line of random level, band, codec and packet loss."""
         gain = np.float32(10 ** (rng.uniform(-20, 5) / 20))
-        options = {"codec": rng.choice(["ULAW", "ALAW", "GSM610", "OPUS"], p=[0.35, 0.35, 0.15, 0.15])}
+        codecs = ["ULAW", "ALAW", "GSM610", "AMR", "OPUS"]
+        options = {"codec": rng.choice(codecs, p=[0.25, 0.25, 0.15, 0.2, 0.15])}
         if rng.random() < 0.5:  # not every line has the standard's band
             options["band_hz"] = rng.uniform(50, 350), rng.uniform(3200, 3900)
         loss = rng.uniform(0.01, 0.1) if rng.random() < 0.1 else 0
@@ -1123,9 +1146,6 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     )
     history = pd.read_csv(log).drop_duplicates("epoch", keep="last")  # a run killed between two callbacks repeats one
     model = keras.saving.load_model(checkpoint, compile=False)
-    scores = evaluate(held_out_blends(corpus), {"enhanced": functools.partial(denoise, model=model)})
-    licences = {} if corpus.is_relative_to(ROOT / "data" / "sample") else LICENCES  # the sample is nobody's recording
-    minutes = _minutes_by_source(corpus, pd.concat([speech, noise]))
     hours = n_steps * batches.source.batch_size * batches.source.n_samples / SAMPLE_RATE / 3600
     card = {
         "command": shlex.join(["python", "helpers.py", *sys.argv[1:]]) if sys.argv[0].endswith("helpers.py") else None,
@@ -1138,10 +1158,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         "hours_of_audio": round(hours, 2),
         "hours_of_audio_in_all": round(hours + origin.get("hours_of_audio_in_all", 0), 2),
         "minutes_of_training": round(history["seconds"].sum() / 60, 1),
-        "parameters": model.count_params(),
-        "corpus_minutes": minutes,
-        "licences": {name: licences.get(name, "not known") for name in minutes},
-        "test_scores": scores.groupby("signal").mean(numeric_only=True).round(4).to_dict("index"),
+        **describe(model, corpus, pd.concat([speech, noise])),
         "versions": {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "librosa", "numpy")},
         "history": history.to_dict("list"),
     }
@@ -1230,6 +1247,19 @@ def _to_litert(model):
     function = tf.function(lambda noisy: model(noisy, training=False)).get_concrete_function(inputs)
     frozen = convert_variables_to_constants_v2(function)  # LiteRT has no variables inside of loops
     return tf.lite.TFLiteConverter.from_concrete_functions([frozen], model).convert()
+
+
+def describe(model, corpus, files):
+    """What a trained network's card says: its size, the `files` of the corpus, and its scores on held-out blends."""
+    scores = evaluate(held_out_blends(corpus), {"enhanced": functools.partial(denoise, model=model)})
+    minutes = _minutes_by_source(corpus, files)
+    licences = {} if corpus.is_relative_to(ROOT / "data" / "sample") else LICENCES  # the sample is nobody's recording
+    return {
+        "parameters": model.count_params(),
+        "corpus_minutes": minutes,
+        "licences": {name: licences.get(name, "not known") for name in minutes},
+        "test_scores": scores.groupby("signal").mean(numeric_only=True).round(4).to_dict("index"),
+    }
 
 
 def _card(model):
@@ -2687,11 +2717,12 @@ def plot_comparison(plot, items):
 
 
 def plot_history(history, title="", ax=None):
-    """Plot the losses of a training, from a table or dict with epoch, loss and val_loss; returns the axes."""
+    """Plot the losses of a training, a table or dict with epoch, loss and, if known, val_loss; returns the axes."""
     ax = _axes(ax, figsize=(9, 3.5))
     epochs = np.asarray(history["epoch"]) + 1
     ax.plot(epochs, history["loss"], "o-", label="training")
-    ax.plot(epochs, history["val_loss"], "s--", label="validation")
+    if "val_loss" in history:
+        ax.plot(epochs, history["val_loss"], "s--", label="validation")
     ax.set(title=title, xlabel="epoch", ylabel="loss")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()

@@ -4,7 +4,7 @@ Run it in the folder above as `python -m data.make_ablation FOLDER`: for each of
 random weights on the corpus that SPEECH_CORPUS names, and measured on held-out blends, as they are and over a telephone
 line. All see 800 batches, 5.3 hours of blends, which takes ten minutes on two cores. FOLDER keeps the trainings and
 their scores. A run that was killed, started again, goes on where it was. The table that is here was made with an
-earlier loss and earlier blends, and has a row for a term that the loss no longer has.
+earlier loss, earlier blends and half of the dual-path blocks, and has a row for a term that the loss no longer has.
 """
 
 import functools

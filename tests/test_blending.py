@@ -68,8 +68,9 @@ def test_telephone_band(frequency, low, high):
     assert low < decibel(passed + 1e-9, signal) < high
 
 
-@given(LENGTHS, st.sampled_from(["ULAW", "ALAW", "GSM610", "OPUS"]))
+@given(LENGTHS, st.sampled_from(["ULAW", "ALAW", "GSM610", "AMR", "OPUS"]))
 @example(1, "GSM610")
+@example(1, "AMR")
 @example(1, "OPUS")
 def test_telephone_keeps_the_length(n_samples, codec):
     passed = helpers.telephone(noise(n_samples), codec)
@@ -90,7 +91,7 @@ def test_telephone_laws_differ():
     assert len(np.unique(u_law)) <= 256
 
 
-@pytest.mark.parametrize(("codec", "least_db"), [("GSM610", 3), ("OPUS", 5)])
+@pytest.mark.parametrize(("codec", "least_db"), [("GSM610", 3), ("AMR", 3), ("OPUS", 5)])
 def test_speech_codecs_neither_delay_nor_silence(speech, codec, least_db):
     assert helpers.si_sdr(helpers.telephone(speech), helpers.telephone(speech, codec)) > least_db
 

@@ -54,7 +54,7 @@ def test_clean_call_stays_clean(signals, tmp_path):
     assert helpers.si_sdr(clean, denoise(clean, tmp_path)) >= 30
 
 
-FLOORS = {"pesq": 1.33, "stoi": 0.106, "estoi": 0.165, "si_sdr": 9.7}  # the model gained 1.38, 0.114, 0.172, 10.2 dB
+FLOORS = {"pesq": 1.4, "stoi": 0.115, "estoi": 0.177, "si_sdr": 10.1}  # the model gained 1.45, 0.121, 0.184, 10.6 dB
 
 
 @pytest.mark.parametrize("measure", FLOORS)
@@ -72,7 +72,7 @@ def pairs():
     return list(helpers.held_out_blends(SAMPLE, n=4))
 
 
-PARTIES = [(20, None, 1), (30, None, 8), (10, 20, 1), (20, 20, 10), (10, 10, 5)]
+PARTIES = [(20, None, 1), (30, None, 1), (10, 20, 1), (20, 20, 6), (10, 10, 4)]
 
 
 @pytest.mark.parametrize(("softer_db", "snr_db", "limit"), PARTIES)
@@ -80,6 +80,10 @@ def test_shipped_model_keeps_a_second_party(pairs, softer_db, snr_db, limit):
     """Of a softer party on the same channel, this percentage at most is taken for noise."""
     lost = [make_robustness.lost_parts(pairs, i, softer_db, snr_db) for i in range(len(pairs))]
     assert np.mean(lost) <= limit
+
+
+def test_shipped_model_keeps_two_who_talk_at_once(pairs):
+    assert all(make_robustness.least_gain_db(pairs, i) > -1 for i in range(len(pairs)))
 
 
 def test_shipped_model_keeps_whisper_and_rooms(pairs):

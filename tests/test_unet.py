@@ -59,7 +59,7 @@ def test_load_model_errors(bad_file):
 
 
 def test_transfer_weights_keeps_what_is_predicted_with_more_blocks():
-    shallow, deep = helpers.unet((4, 8, 8), (0, 1, 1)), helpers.unet((4, 8, 8), (0, 2, 4))
+    shallow, deep = helpers.unet((4, 8, 8), (0, 1, 1), 1), helpers.unet((4, 8, 8), (0, 2, 4), 2)
     rng = np.random.default_rng(0)
     weights = [rng.uniform(0.1, 1, weight.shape).astype(np.float32) for weight in shallow.get_weights()]
     shallow.set_weights(weights)
