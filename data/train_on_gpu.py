@@ -4,7 +4,7 @@
 
 The network, the blends and the loss are those of `helpers.train`; larger batches are mixed by all cores and transformed
 on the GPU, and the GRUs' two directions run at once, which halves the steps that have to wait for one another. Needs
-`jax` with its GPU plugin; `python helpers.py export` makes the model for ONNX Runtime where TensorFlow is.
+`jax` with its GPU plugin beside requirements.txt; `python helpers.py export` makes the model for ONNX Runtime.
 """
 
 import argparse
