@@ -962,13 +962,19 @@ class BlendedSpeech:
         self.n_samples = n_frames * HOP_LENGTH_FFT
 
     def __getitem__(self, index):
+        speech, noise, level, tilts = self.signals(index)
+        speech, noise = (to_network(stft(x) * tilt, level) for x, tilt in zip((speech, noise), tilts, strict=True))
+        return speech + noise, np.concatenate([noise, speech], axis=-1)
+
+    def signals(self, index):
+        """What batch `index` is made of: speech and noise, float32 `(batch_size, n_samples)`; the level `(batch_size,)`
+        that the network is told; and for each of the two the gains of `random_tilts`."""
         rng = np.random.default_rng((self.seed, index))
         blends = [self.random_blend(rng) for _ in range(self.batch_size)]
         speech, noise, noisy = np.swapaxes(blends, 0, 1)  # each (batch_size, n_samples)
         # Calls hold pauses and loud words: the network must not rely on speech at one level.
         level = signal_level(noisy) * 10 ** (rng.uniform(-10, 10, self.batch_size) / 20)
-        speech, noise = (to_network(stft(signal) * self.random_tilts(rng), level) for signal in (speech, noise))
-        return speech + noise, np.concatenate([noise, speech], axis=-1)
+        return speech, noise, level, [self.random_tilts(rng) for _ in range(2)]
 
     def random_blend(self, rng):
         """One random blend: speech, noise and noisy, each float32 `(n_samples,)`."""
@@ -1250,7 +1256,10 @@ def _to_litert(model):
 
 
 def describe(model, corpus, files):
-    """What a trained network's card says: its size, the `files` of the corpus, and its scores on held-out blends."""
+    """What a trained network's card says of its size, of its corpus and of its scores on held-out blends: a dict.
+
+    `files` are the tables of `list_speech` and `list_noise` for the folder `corpus`, one below the other.
+    """
     scores = evaluate(held_out_blends(corpus), {"enhanced": functools.partial(denoise, model=model)})
     minutes = _minutes_by_source(corpus, files)
     licences = {} if corpus.is_relative_to(ROOT / "data" / "sample") else LICENCES  # the sample is nobody's recording

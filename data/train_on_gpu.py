@@ -29,14 +29,13 @@ from helpers import HOP_LENGTH_FFT, N_FFT, SAMPLE_RATE, STFT_GAIN, WINDOW
 
 BLENDS = 6  # that a process makes at a time
 STEPS = 200  # in an epoch
+N_WARMUP = 150  # steps in which the learning rate grows
 
 
 def blends(source, index):
-    """Speech and noise of `source[index]` as signals, `(2, BLENDS, n_samples)`, and their tilts."""
-    rng = np.random.default_rng((source.seed, index))
-    speech, noise, noisy = np.swapaxes([source.random_blend(rng) for _ in range(BLENDS)], 0, 1)
-    level = helpers.signal_level(noisy) * 10 ** (rng.uniform(-10, 10, BLENDS) / 20)
-    tilts = [source.random_tilts(rng) for _ in range(2)]
+    """What `spectra` needs for `source[index]`: float32 speech and noise `(2, BLENDS, n_samples)`, by the level,
+    and their tilts `(2, BLENDS, 128, 1)`."""
+    speech, noise, level, tilts = source.signals(index)
     return np.float32([speech, noise] / level[:, None]), np.float32(tilts)
 
 
@@ -65,7 +64,7 @@ def batches(queues, batch_size):
 
 
 def both_directions(self, x):
-    """What `helpers._along` makes of `x`, by one scan for its two GRUs."""
+    """What `helpers._along` makes of `x`, `(batch, bins, frames, channels)`, by one scan for its two GRUs."""
     import jax
     import jax.numpy as jnp
     from keras import ops
@@ -94,7 +93,7 @@ def both_directions(self, x):
 
 
 def spectra(signals, tilts):
-    """The network's inputs and targets, as in `helpers.BlendedSpeech`, of what `batches` yields."""
+    """Inputs `(batch, 128, frames, 2)` and targets `(..., 4)`, as `helpers.BlendedSpeech` has them, of a batch."""
     import jax.numpy as jnp
 
     padded = jnp.pad(signals, ((0, 0), (0, 0), (N_FFT // 2,) * 2))
@@ -112,9 +111,8 @@ def train(queues, start, epochs, batch_size, learning_rate):
     helpers._along().call = both_directions
     model = helpers.unet()
     helpers.transfer_weights(helpers.load_model(start).get_weights(), model)
-    n_warmup = 150
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, epochs * STEPS - n_warmup, warmup_target=learning_rate, warmup_steps=n_warmup
+        0.0, epochs * STEPS - N_WARMUP, warmup_target=learning_rate, warmup_steps=N_WARMUP
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=1.0)
     optimizer.build(model.trainable_variables)
@@ -162,6 +160,12 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=1.2e-3, help="its highest value")
     parser.add_argument("--seed", type=int, default=0, help="of the blends")
     options = parser.parse_args()
+    if options.output.suffix != ".keras":
+        parser.error(f"{options.output} can't be written: end its name in .keras")
+    if options.batch_size < BLENDS or options.batch_size % BLENDS:
+        parser.error(f"a batch of {options.batch_size} can't be made: take a multiple of {BLENDS}")
+    if options.epochs < 1:
+        parser.error(f"{options.epochs} epochs are no training: take at least 1")
     corpus = helpers.find_corpus()
     speech, noise, rooms = helpers.list_speech(corpus), helpers.list_noise(corpus), helpers.list_rooms(corpus)
     sources = {
@@ -173,7 +177,8 @@ def main():
     queues, begin = start_processes(sources["train"]), time.perf_counter()
     model, history = train(queues, options.start, options.epochs, options.batch_size, options.learning_rate)
     minutes = (time.perf_counter() - begin) / 60
-    model.save(options.output)
+    with helpers.written_whole(options.output) as part:
+        model.save(part)
     hours = options.epochs * STEPS * options.batch_size * sources["train"].n_samples / SAMPLE_RATE / 3600
     origin = helpers._card(options.start)
     card = {
@@ -192,7 +197,8 @@ def main():
         "versions": {name: importlib.metadata.version(name) for name in ("keras", "jax", "numpy")},
         "history": {"epoch": list(range(len(history))), "loss": history},
     }
-    options.output.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    with helpers.written_whole(options.output.with_suffix(".json")) as part:
+        part.write_text(json.dumps(card, indent=2) + "\n")
 
 
 if __name__ == "__main__":

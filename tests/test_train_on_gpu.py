@@ -27,3 +27,10 @@ def test_blends_and_recurrent_layers_are_those_of_the_module():
     pytest.importorskip("jax")
     run = subprocess.run([sys.executable, "-c", PROGRAM], cwd=helpers.ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("options", ["--output unet.npz", "--output unet.keras --batch-size 4"])
+def test_arguments_that_fail_do_so_before_the_training(options):
+    command = [sys.executable, "-m", "data.train_on_gpu", *options.split()]
+    run = subprocess.run(command, cwd=helpers.ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2 and options.split()[-1] in run.stderr
