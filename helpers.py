@@ -2096,6 +2096,42 @@ def _wav_header(source):
     return header, math.inf if _is_unknown(length) else length
 
 
+class _HeldSignals:
+    """A context in which the first SIGINT or SIGTERM waits for `released()`, or for the end; a second one does not."""
+
+    def __init__(self):
+        self.waiting, self.handlers = None, {}
+        if threading.current_thread() is threading.main_thread():  # Python has all signals handled there
+            handlers = {number: signals.getsignal(number) for number in (signals.SIGINT, signals.SIGTERM)}
+            self.handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def hold(self, number, frame):
+        if self.waiting:
+            self.handlers[number](number, frame)
+        self.waiting = number
+
+    def __enter__(self):
+        for number in self.handlers:
+            signals.signal(number, self.hold)
+
+    def __exit__(self, *_):
+        for number, handler in self.handlers.items():
+            signals.signal(number, handler)
+        if self.waiting:
+            signals.raise_signal(self.waiting)
+
+    @contextlib.contextmanager
+    def released(self):
+        try:
+            self.__exit__()
+            yield
+        except KeyboardInterrupt:
+            self.waiting, self.handlers = None, {}  # what comes now is no longer held
+            raise
+        finally:
+            self.__enter__()
+
+
 def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None):
     """Denoise a stream of bytes into another as it comes: WAV, also of unknown length, or samples without a header.
 
@@ -2105,8 +2141,8 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
         raw: "ulaw", "alaw" or "slin" for samples without a header, of one channel, in `source` and in `target`.
         rate: their rate in Hz, by default 8000.
 
-    What exceeds [-1, 1] is clipped. A warning tells if the stream ends within a sample. KeyboardInterrupt while it
-    waits ends the stream, and is raised again when all that came is denoised.
+    What exceeds [-1, 1] is clipped. A warning tells if the stream ends within a sample. A KeyboardInterrupt that a
+    signal raises ends the stream, and is raised again when all that came is denoised; a second one ends it at once.
     Raises ValueError as `denoise_stream` does, or for a stream that is not of such a format.
     """
     if raw:
@@ -2125,12 +2161,13 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
         raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
     frame = channels * STREAMED[subtype]
 
-    interrupted = None
+    held, interrupted = _HeldSignals(), None
 
     def receive():
         nonlocal interrupted
         try:
-            return source.read1(min(left, 1 << 16))
+            with held.released():
+                return source.read1(min(left, 1 << 16))
         except KeyboardInterrupt as error:  # what came before is still to be denoised
             interrupted = error
             return b""
@@ -2148,10 +2185,11 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
             warnings.warn(f"the stream ends within a sample: its last {len(rest)} bytes are left out", stacklevel=2)
 
     try:
-        for piece in denoise_stream(chunks(), rate, latency, model, mix):
-            target.write(header + encode(piece, subtype))
-            target.flush()
-            header = b""
+        with held:
+            for piece in denoise_stream(chunks(), rate, latency, model, mix):
+                target.write(header + encode(piece, subtype))
+                target.flush()
+                header = b""
     finally:
         if interrupted:
             raise interrupted

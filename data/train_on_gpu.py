@@ -59,7 +59,8 @@ def batches(queues, batch_size):
     """Endless batches: signals `(2, batch_size, n_samples)` and tilts, `blends` in the order of their index."""
     turns = itertools.cycle(queues)
     while True:
-        parts = [queue.get() for queue in itertools.islice(turns, batch_size // BLENDS)]
+        # The time limit: a process that has failed must not keep this one waiting.
+        parts = [queue.get(timeout=300) for queue in itertools.islice(turns, batch_size // BLENDS)]
         yield [np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True)]
 
 

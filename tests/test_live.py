@@ -374,6 +374,34 @@ def test_interrupted_stream_loses_nothing_that_came(command, number):
     assert process.returncode == 128 + number
 
 
+@pytest.mark.parametrize("n_bytes", [2000, 20_000])  # it ends while the signal waits, or goes on
+def test_signal_while_it_computes_loses_nothing_that_came(n_bytes):
+    class Interrupted(Fixed):
+        n_signals = 1
+
+        def predict_on_batch(self, inputs):
+            for _ in range(self.n_signals):
+                signal.raise_signal(signal.SIGINT)
+            self.n_signals = 0
+            return super().predict_on_batch(inputs)
+
+    class Source(io.BytesIO):
+        def read1(self, size):
+            return super().read1(min(size, 1000))
+
+    source, result, handler = Source(bytes(n_bytes)), io.BytesIO(), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        helpers.denoise_pipe(source, result, model=Interrupted(0.5), raw="ulaw")
+    assert len(result.getvalue()) == source.tell() <= 5000
+    assert signal.getsignal(signal.SIGINT) == handler
+
+    model, result = Interrupted(0.5), io.BytesIO()
+    model.n_signals = 2  # who asks again does not want to wait
+    with pytest.raises(KeyboardInterrupt):
+        helpers.denoise_pipe(Source(bytes(n_bytes)), result, model=model, raw="ulaw")
+    assert len(result.getvalue()) == 0
+
+
 def test_reader_goes_away(command):
     with subprocess.Popen(
         [*command, "--raw", "ulaw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
