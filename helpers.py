@@ -77,6 +77,7 @@ FORMATS = {  # the file name's ending, and what libsndfile, which reads and writ
     ".wav": "WAV",
     ".wave": "WAV",
     ".wav49": "WAV",
+    ".wav16": "WAV",
     ".flac": "FLAC",
     ".ogg": "OGG",
     ".oga": "OGG",
@@ -1310,7 +1311,8 @@ HEADERLESS = {  # endings of such files, as telephone exchanges write them: samp
     ".sln": ("PCM_16", 8000),
     ".vox": ("VOX_ADPCM", 8000),
     ".gsm": ("GSM610", 8000),
-} | {f".sln{khz}": ("PCM_16", 1000 * khz) for khz in (12, 16, 24, 32, 48)}
+    ".sln44": ("PCM_16", 44100),
+} | {f".sln{khz}": ("PCM_16", 1000 * khz) for khz in (12, 16, 24, 32, 48, 96, 192)}
 
 
 # Sample formats that a stream can have, as each sample is coded by itself, and its bytes.
@@ -1444,17 +1446,34 @@ def _compared_with_header(path):
     return (patch if rest < 0 else {}), 0, rest < -24, another  # some programs count a header twice
 
 
-def _is_chained(path):
-    """Whether an Ogg or FLAC file holds several recordings, one after the other."""
-    begins, n_flac, data = [], 0, b""
+def _is_joined(path):
+    """Whether an Ogg file holds several recordings, one after the other or side by side, or a FLAC file does."""
+    n_begins, data = 0, b""
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
             kept, data = data[-7:], data[-7:] + piece
             for mark in re.finditer(rb"OggS\0(.)|fLaC[\0\x80]\0\0\x22", data, re.DOTALL):
                 if mark.end() > len(kept):  # it was not found before
-                    begins += [mark[1][0] & 2] if mark[1] else []
-                    n_flac += not mark[1]
-    return begins != sorted(begins, reverse=True) or n_flac > 1
+                    n_begins += mark[1][0] >> 1 & 1 if mark[1] else 1
+    return n_begins > 1
+
+
+def _samples_of_whole_blocks(path, reads_to_end):
+    """How many samples the whole blocks of a WAV file in GSM 6.10 or ADPCM hold; `reads_to_end` overrides its header.
+
+    Of a block that is not whole libsndfile makes noise, and it counts the byte that fills an odd length as a block.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start, stated, _ = _stated_sound(file, size)
+        file.seek(0)
+        header = file.read(start)
+    order = "big" if header.startswith(b"RIFX") else "little"
+    fields = re.search(rb"fmt .{16}(..).{4}(..)", header, re.DOTALL).groups()
+    n_bytes, n_samples = (int.from_bytes(field, order) for field in fields)  # in a block
+    if not n_bytes * n_samples:  # not all programs fill these fields
+        return math.inf
+    return (size - start if reads_to_end else min(stated, size - start)) // n_bytes * n_samples
 
 
 class _Reader:
@@ -1511,7 +1530,13 @@ class _Sndfile(_Reader):
             self.close()
             self._open(_encoded(path))
         self.rate, self.channels, self.subtype = self.file.samplerate, self.file.channels, self.file.subtype
-        self.n_samples, self.tags = self.file.frames, {}
+        self.n_samples, self.tags, self.limit = self.file.frames, {}, math.inf
+        if self.file.format in ("WAV", "WAVEX", "RF64") and self.subtype in ("GSM610", "IMA_ADPCM", "MS_ADPCM"):
+            self.limit = _samples_of_whole_blocks(path, bool(patches))
+        elif raw and self.subtype == "GSM610":  # frames of 33 bytes, 20 ms each
+            n_frames, rest = divmod(path.stat().st_size, 33)
+            self.limit, self.cut = 160 * n_frames, rest > 0
+        self.n_samples = min(self.n_samples, self.limit)
         for name, number in sf._str_types.items():
             text = sf._snd.sf_get_string(self.file._file, number)
             if text:
@@ -1529,14 +1554,15 @@ class _Sndfile(_Reader):
 
     def skip(self, n):
         if self.file.seekable():
-            self.file.seek(min(n, self.n_samples))
+            self.length = self.file.seek(min(n, self.n_samples))
         else:  # GSM 6.10 is not
             super().skip(n)
 
     def read(self, n):
         """The next `n` samples, or all if it is -1; fewer at the end: float32 `(channels, samples)`."""
         try:
-            samples = self.file.read(self.n_samples if n < 0 else n, dtype="float32", always_2d=True).T
+            n = min(self.n_samples if n < 0 else n, self.limit - self.length)
+            samples = self.file.read(n, dtype="float32", always_2d=True).T
         except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
             raise ValueError(f"it is damaged ({error}): copy or record it again") from None
         self.length += samples.shape[-1]
@@ -1610,6 +1636,8 @@ class _Decoded(_Reader):
                     return None
         if self.stream.duration and self.container.format.name != "asf":
             return self.stream.duration * self.stream.time_base
+        if len(self.container.streams) > 1:  # it is that of the longest one
+            return None
         # This one counts from 0 s, where the sound may begin later.
         late = max(0, self.container.start_time or 0)
         return self.container.duration and (self.container.duration - late) / 1_000_000
@@ -1628,7 +1656,8 @@ class _Decoded(_Reader):
                 # The last packet, which is empty, asks only for what the decoder still holds.
                 self.damaged &= packet is None or packet.size == 0
             except self.error:
-                frames, self.damaged = [], True
+                frames = self._pause(packet)
+                self.damaged |= not frames
             if packet is None:
                 return
             for frame in frames:
@@ -1650,6 +1679,18 @@ class _Decoded(_Reader):
                 length += frame.samples
                 samples = frame.to_ndarray()
                 yield samples if frame.format.is_planar else samples.reshape(-1, self.channels).T
+
+    def _pause(self, packet):
+        """Frames of silence for a packet of AMR which tells that nobody speaks: FFmpeg's decoders refuse those."""
+        import av
+
+        # How many samples 20 ms are, and the first bytes of frames that describe the silence, or hold nothing.
+        n, pauses = {"amrnb": (160, (8, 15)), "amrwb": (320, (9, 15))}.get(self.stream.codec_context.name, (0, ()))
+        if not (packet and packet.size and bytes(packet)[0] & ~4 in [pause << 3 for pause in pauses]):
+            return []
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, n), np.float32), "fltp", "mono")
+        frame.sample_rate = 50 * n
+        return [frame]
 
     def _silence(self, end, n):
         """Yield `n` samples of silence, which end at the sample `end`; none where this is short, or can't be true."""
@@ -1710,12 +1751,14 @@ def _reader(path):
     reader = reason = None
     try:
         reader = _Sndfile(path)
-        if reader.file.format == "FLAC" and reader.n_samples:  # one that was cut is refused, but only at its end
+        audio_format = reader.file.format
+        if audio_format == "FLAC" and reader.n_samples:  # one that was cut is refused, but only at its end
             reader.file.seek(-1, sf.SEEK_END)
-            reader.read(1)
+            reader.file.read(1)
             reader.file.seek(0)
-        # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does.
-        if not ("MPEG" in reader.subtype or (reader.file.format == "OGG" and _is_chained(path))):
+        # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does; in
+        # VOC it takes what lies between two blocks for sound.
+        if not ("MPEG" in reader.subtype or audio_format == "VOC" or (audio_format == "OGG" and _is_joined(path))):
             return reader
     except (sf.LibsndfileError, TypeError, ValueError) as error:  # soundfile raises TypeError for names such as x.raw
         reason = getattr(error, "error_string", error)
@@ -1759,7 +1802,7 @@ def open_audio(path, raw=None, rate=None):
             raise ValueError(f"it has no header: tell its sample format by --raw {'|'.join(RAW)} and its --rate")
         else:
             reader = _reader(path)
-            if _compared_with_header(path)[-1] or (magic == b"fLaC" and _is_chained(path)):
+            if _compared_with_header(path)[-1] or (magic == b"fLaC" and _is_joined(path)):
                 reader.note = f"{path}: another recording follows the first one in it, and is not read: split the file"
     except (sf.LibsndfileError, ValueError) as error:
         reason = getattr(error, "error_string", error)
@@ -1884,7 +1927,7 @@ def _check_mix(mix):
 
 
 def _check_rate(rate):
-    if rate != int(rate):
+    if not math.isfinite(rate) or rate != int(rate):
         raise ValueError(f"a sample rate of {rate} Hz is no integer: resample the recording first")
     if not 1000 <= rate <= 1_000_000:
         raise ValueError(f"a sample rate of {rate} Hz is none that recordings have: repair its header, or resample it")
@@ -1987,6 +2030,7 @@ def _denoise_blocks(chunks, rate, model, mix):
             left -= chunk.shape[-1]
             if left <= 0:  # a recording may have grown since
                 return
+        raise ValueError("it became shorter while it was read: denoise it again")
 
     context = CONTEXT * rate
     yield from _joined_blocks(measured(), rate, model, mix, BLOCK * rate, context, context, meter.level())
@@ -2078,7 +2122,7 @@ def _checked_chunk(chunk, shape):
     chunk = np.array(to_float(chunk))  # who sends it may use its memory again
     if shape is not None and chunk.shape[:-1] != shape:
         raise ValueError(f"a chunk has the shape {chunk.shape}: expected {(*shape, 'samples')}, as before")
-    if chunk.ndim not in (1, 2) or (chunk.ndim == 2 and len(chunk) > 64):
+    if chunk.ndim not in (1, 2) or (chunk.ndim == 2 and not 0 < len(chunk) <= 64):
         raise ValueError(f"a chunk has the shape {chunk.shape}: expected (samples,) or (channels, samples)")
     return chunk
 
@@ -2160,6 +2204,8 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
     if subtype not in STREAMED:
         raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
     frame = channels * STREAMED[subtype]
+    if header and (stated := int.from_bytes(header[header.index(b"fmt ") + 20 :][:2], "little")) > frame:
+        raise ValueError(f"its samples are padded from {frame} to {stated} bytes: send {subtype} without that")
 
     held, interrupted = _HeldSignals(), None
 
@@ -2247,17 +2293,20 @@ def _mark(source):
     return MARK + hashlib.sha256(os.fsencode(path)).hexdigest()[:12]  # ID3v1 has room for 28 letters
 
 
+def _marks(target):
+    """The marks that a file bears, a list of texts."""
+    if not target.is_file():  # a pipe might not end
+        return []
+    with target.open("rb") as file:
+        ends = file.read(1 << 16)
+        file.seek(max(0, target.stat().st_size - (1 << 16)))
+        ends += file.read()
+    return [mark.decode() for mark in re.findall(MARK.encode() + b"[0-9a-f]{12}", ends)]
+
+
 def _check_replaceable(source, target):
     """Raise ValueError if a target exists, and is not known to be an earlier result of `source`."""
-    if not target.exists():
-        return
-    ends = b""
-    if target.is_file():  # anything else, such as a pipe, might not end
-        with target.open("rb") as file:
-            ends = file.read(1 << 16)
-            file.seek(max(0, target.stat().st_size - (1 << 16)))
-            ends += file.read()
-    if _mark(source).encode() not in ends:
+    if target.exists() and _mark(source) not in _marks(target):
         known = f"{target} is not known to be a result of {source} (not all formats and versions mark them)"
         raise ValueError(f"{known}: name another target, or replace it by --overwrite")
 
@@ -2327,6 +2376,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     def chunks():
         nonlocal fault
         with open_audio(source, raw, rate) as file:
+            if (file.rate, file.channels) != (audio.rate, audio.channels):
+                raise ValueError("it was changed while it was read: denoise it again")
             yield from file.chunks(BLOCK * file.rate)
             fault = file.fault()
 
@@ -2346,6 +2397,9 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
             clips = peak > 1.005 and not floats  # from 0.05 dB on
             if audio_format == "WAV" and store.tell() >= WAV_LIMIT:
                 audio_format = "RF64"
+            if audio_format == "AIFF" and length * audio.channels % 2:
+                # libsndfile takes the byte that fills up an odd number of bytes for a sample.
+                subtype = "PCM_16" if subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_S8") else subtype
             store.seek(0)
             with sf.SoundFile(_encoded(part), "w", audio.rate, audio.channels, subtype, format=audio_format) as file:
                 _copy_tags(audio, file)
@@ -2389,8 +2443,9 @@ def _escaped(text):
 
 
 def _layout(path, raw, rate):
-    """Which of `raw` and `rate` hold for a file of a folder, where others may have a header."""
-    return (None, None) if path.suffix.lower() in (*FORMATS, *DECODED) else (raw, rate)
+    """Which of `raw` and `rate` hold for a file of a folder, where others may have a header or an ending that tells."""
+    known = (*FORMATS, *DECODED, *(HEADERLESS if raw else ()))
+    return (None, None) if path.suffix.lower() in known else (raw, rate)
 
 
 def _try_denoise(source, target, model, mix, overwrite, raw=None, rate=None):
@@ -2404,6 +2459,8 @@ def _try_denoise(source, target, model, mix, overwrite, raw=None, rate=None):
             denoise_file(source, target, model, mix, raw, rate, overwrite)
         except (OSError, ValueError) as error:
             return _sentence(error), ""
+        except Exception as error:  # what nobody thought of must not stop the other files
+            return _escaped(f"{source}: it can't be denoised ({error!r}): check it"), ""
     return "", _escaped("; ".join(str(warning.message) for warning in told if warning.category is UserWarning))
 
 
@@ -2421,7 +2478,7 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
         client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
             machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
             By default, files are denoised one after the other.
-        raw, rate: those of `read_audio`, for files whose ending is that of no format with a header.
+        raw, rate: those of `read_audio`, for files that end in .raw or .pcm; `rate` alone, for all without a header.
 
     Returns: a DataFrame with a row per file: path; status, one of "done", "skipped", "failed" and "left out", which is
         what is hidden or no sound file by its ending; error, which says why a file failed, or a folder that may not be
@@ -2512,10 +2569,16 @@ def _is_source(path, raw):
 
 
 def _is_done(source, target):
-    """Whether `target` is the result of `source` as it is now: a result bears its source's time, or a later one."""
-    if not (source.exists() and target.exists()) or target.samefile(source):
+    """Whether `target` is the result of `source` as it is now: a result bears its source's time, or a later one.
+
+    If it bears the mark of another source it is not, but not all formats can bear one.
+    """
+    if not (source.exists() and target.is_file() and target.stat().st_size) or target.samefile(source):
         return False
-    return source.stat().st_mtime_ns <= target.stat().st_mtime_ns
+    if source.stat().st_mtime_ns > target.stat().st_mtime_ns:
+        return False
+    marks = _marks(target)
+    return not marks or _mark(source) in marks
 
 
 def _denoise_on(client, targets, model, mix, overwrite, raw, rate):

@@ -618,6 +618,20 @@ def test_denoise_folder_does_again_what_has_changed(tmp_path):
     assert sf.info(target / "a.wav").frames == 16000
 
 
+def test_denoise_folder_never_skips_another_recording_of_the_name(tmp_path):
+    """Recorders that number their files anew each day: the second day's bear older times, if they were copied."""
+    target = tmp_path / "enhanced"
+    for day in ("tuesday", "monday"):
+        write(tmp_path / day / "1.wav", noise(8000))
+    assert status_by_name(helpers.denoise_folder(tmp_path / "monday", target, HEARS_NO_NOISE)) == {"1.wav": "done"}
+    before = contents(target)
+    table = helpers.denoise_folder(tmp_path / "tuesday", target, HEARS_NO_NOISE)
+    assert status_by_name(table) == {"1.wav": "failed"} and "is not known to be a result" in table["error"][0]
+    assert contents(target) == before
+    (target / "1.wav").write_bytes(b"")  # no result either
+    assert status_by_name(helpers.denoise_folder(tmp_path / "monday", target, HEARS_NO_NOISE)) == {"1.wav": "failed"}
+
+
 def test_denoise_folder_accounts_for_every_file(tmp_path):
     source = tmp_path / "calls"
     for name in ("a.WAV", "b.txt", "no ending", ".hidden.wav", ".git/c.wav", "deep/d.Pdf"):

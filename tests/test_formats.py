@@ -233,10 +233,76 @@ def test_adpcm_keeps_its_number_of_samples(tmp_path, subtype):
     assert np.array_equal(signal, sf.read(tmp_path / "a.wav", dtype="float32")[0]) and told == []
 
 
+@pytest.mark.parametrize("n_blocks", [26, 27])  # an odd number of bytes is filled up
+@pytest.mark.parametrize("filled", [True, False])  # Asterisk does not
+def test_gsm_ends_with_its_last_block(tmp_path, n_blocks, filled):
+    write(tmp_path / "a.wav", speech_like()[: 320 * n_blocks], subtype="GSM610")
+    content = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(content if filled else content[: content.index(b"data") + 8 + 65 * n_blocks])
+    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    assert len(signal) == 320 * n_blocks and si_sdr(speech_like(), signal) > 10 and told == []
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "block"),
+    [
+        ("a.wav", "GSM610", 320),
+        ("a.gsm", "GSM610", 160),
+        ("a.wav", "IMA_ADPCM", 505),
+        ("a.wav", "MS_ADPCM", 500),
+    ],
+)
+def test_block_that_was_cut_is_left_out(tmp_path, name, subtype, block):
+    if name == "a.gsm":
+        write_raw(tmp_path / name, subtype)
+    else:
+        write(tmp_path / name, subtype=subtype)
+    whole = helpers.read_audio(tmp_path / name)[0][0]
+    os.truncate(tmp_path / name, (tmp_path / name).stat().st_size - 50)
+    signal, told = denoised(tmp_path / name, tmp_path / "b.flac")
+    assert len(whole) - 2.5 * block < len(signal) < len(whole)
+    assert np.abs(signal - whole[: len(signal)]).max() < 1e-4 and "cut" in told[-1]
+
+
 def test_ima_adpcm_of_other_blocks_keeps_its_number_of_samples(tmp_path):
     encode(tmp_path / "a.wav", "adpcm_ima_wav", speech_like(3))  # 2041 samples a block; libsndfile's hold 505
     signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
     assert len(signal) == sf.info(tmp_path / "a.wav").frames == sf.info(tmp_path / "b.wav").frames and told == []
+
+
+@pytest.mark.parametrize("subtype", ["ULAW", "ALAW", "PCM_U8"])
+def test_aiff_of_an_odd_number_of_bytes_keeps_its_number_of_samples(tmp_path, subtype):
+    write(tmp_path / "a.wav", speech_like()[:8001], subtype=subtype)
+    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.aiff")
+    assert len(signal) == 8001 and si_sdr(speech_like(), signal) > 10 and told == []
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (lambda: (np.zeros((RATE, 2)), RATE), "was changed while it was read"),
+        (lambda: (speech_like(), 2 * RATE), "was changed while it was read"),
+        (lambda: (speech_like(1), RATE), "became shorter while it was read"),
+        (lambda: (np.zeros(0), RATE), "became shorter while it was read"),
+    ],
+)
+def test_recording_that_changes_while_it_is_read_stops_no_other(tmp_path, monkeypatch, second, message):
+    for name in "ab":
+        write(tmp_path / f"calls/{name}.wav")
+    hear, heard = helpers.LevelMeter.hear, []
+
+    def hear_then_change(meter, chunk):
+        hear(meter, chunk)
+        if not heard:
+            signal, rate = second()
+            write(tmp_path / "calls/a.wav", signal, rate)
+        heard.append(chunk)
+
+    monkeypatch.setattr(helpers.LevelMeter, "hear", hear_then_change)
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", MODEL)
+    assert table["status"].to_list() == ["failed", "done"]
+    assert f"a.wav: it {message}" in table["error"][0]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.wav"]
 
 
 def test_recording_that_grows_is_denoised_as_far_as_it_was(tmp_path, monkeypatch):
@@ -270,6 +336,7 @@ def test_recording_that_grows_is_denoised_as_far_as_it_was(tmp_path, monkeypatch
         ("a.wav", "g726", 8000, True),
         ("a.mp2", "mp2", 16000, False),
         ("a.mka", "flac", 8000, True),
+        ("a.voc", "pcm_s16le", 8000, True),
     ],
 )
 def test_formats_of_phones_are_read(tmp_path, name, codec, rate, exact):
@@ -343,6 +410,19 @@ def with_hole(path, seconds, start, size):
 def test_what_is_lost_in_the_middle_becomes_silence_and_is_told(tmp_path):
     signal, told = denoised(with_hole(tmp_path / "a.m4a", 9, 30_000, 6000), tmp_path / "b.wav")
     assert len(signal) == 9 * RATE and len(told) == 1 and "a.m4a is damaged: " in told[0]
+
+
+def test_pauses_of_amr_keep_their_time(tmp_path):
+    """200 ms of speech in turn with as much of which AMR tells only that nobody speaks."""
+    content = encode(tmp_path / "a.amr", "libopencore_amrnb", speech_like(2)).read_bytes()
+    size = (len(content) - 6) // 100
+    frames = [content[start : start + size] for start in range(6, len(content), size)]
+    pauses = [frames[i] if i // 10 % 2 == 0 else [b"\x7c", b"\x44" + bytes(5)][i % 2] for i in range(100)]
+    (tmp_path / "b.amr").write_bytes(content[:6] + b"".join(pauses))
+    signal, told = denoised(tmp_path / "b.amr", tmp_path / "b.wav")
+    assert len(signal) == 2 * RATE and told == []
+    level = np.abs(signal.reshape(10, -1)).mean(axis=1)
+    assert (level[::2] > 0.1).all() and (level[1::2] < 0.02).all()
 
 
 def test_damaged_frames_are_left_out(tmp_path):
@@ -458,7 +538,7 @@ def test_header_counts_more_than_what_is_told(tmp_path):
     assert np.array_equal(sf.read(tmp_path / "b.wav")[0], speech_like())
 
 
-@pytest.mark.parametrize("rate", [0, -5, 10**11])
+@pytest.mark.parametrize("rate", [0, -5, 10**11, np.inf, np.nan])
 def test_rates_that_recordings_do_not_have_are_refused(tmp_path, rate):
     (tmp_path / "a.ul").write_bytes(bytes(8000))
     with pytest.raises(ValueError, match=f"a sample rate of {rate} Hz"):
@@ -488,6 +568,17 @@ def test_folder_of_formats_that_are_not_written(tmp_path):
     assert sf.info(tmp_path / "out/d.wav").subtype == "ALAW"
     again = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", MODEL, raw="alaw")
     assert again["status"].to_list() == ["skipped"] * 4
+
+
+def test_endings_that_tell_their_format_keep_it_in_a_folder(tmp_path):
+    write_raw(tmp_path / "calls/a.gsm", "GSM610")
+    write_raw(tmp_path / "calls/b.sln16", "PCM_16", 16000)
+    write_raw(tmp_path / "calls/c.raw", "PCM_16", 6000)
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", MODEL, raw="slin", rate=6000)
+    assert table["status"].to_list() == ["done"] * 3
+    for name, rate in (("a", RATE), ("b", 16000), ("c", 6000)):
+        signal, found = sf.read(tmp_path / f"out/{name}.wav")
+        assert found == rate and len(signal) == 2 * rate and si_sdr(speech_like(2, rate), signal) > 10
 
 
 def test_target_that_is_not_written_becomes_a_wav(tmp_path):
@@ -586,6 +677,33 @@ def test_second_track_is_told(tmp_path):
             frame.sample_rate, frame.pts, frame.time_base = RATE, 0, fractions.Fraction(1, RATE)
             container.mux([*stream.encode(frame), *stream.encode(None)])
     _, told = denoised(tmp_path / "a.mka", tmp_path / "b.wav")
+    assert len(told) == 1 and "2 sound tracks: only the first" in told[0]
+
+
+def test_picture_that_is_longer_than_the_sound_is_no_cut(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        picture = container.add_stream("mpeg4", rate=10)
+        picture.width = picture.height = 16
+        picture.pix_fmt = "yuv420p"
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, RATE), np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, fractions.Fraction(1, RATE)
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+        for _ in range(50):
+            container.mux(picture.encode(av.VideoFrame(16, 16, "yuv420p")))
+        container.mux(picture.encode(None))
+    signal, told = denoised(tmp_path / "a.mkv", tmp_path / "b.wav")
+    assert len(signal) == RATE and told == []
+
+
+def test_track_beside_the_first_of_an_ogg_is_told(tmp_path):
+    with av.open(str(tmp_path / "a.ogg"), "w") as container:
+        streams = [container.add_stream("libopus", rate=RATE, layout="mono") for _ in range(2)]
+        for stream in streams:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 2 * RATE), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, 0, fractions.Fraction(1, RATE)
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    _, told = denoised(tmp_path / "a.ogg", tmp_path / "b.wav")
     assert len(told) == 1 and "2 sound tracks: only the first" in told[0]
 
 

@@ -147,6 +147,11 @@ def test_stream_of_integers():
     assert np.array_equal(enhanced, samples / np.float32(32768))
 
 
+def test_chunk_without_channels_is_refused():
+    with pytest.raises(ValueError, match=r"a chunk has the shape \(0, 100\)"):
+        list(helpers.denoise_stream([np.zeros((0, 100))], 8000, model=Fixed(0)))
+
+
 class Breaks:
     def __iter__(self):
         raise ConnectionError("the line is dead")
@@ -278,6 +283,9 @@ def test_writer_stops_within_a_sample():
     assert len(enhanced) == len(data) - 4
 
 
+PADDED = wav(noise(1000), "PCM_24").replace(struct.pack("<HH", 3, 24), struct.pack("<HH", 4, 24))
+
+
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
@@ -285,6 +293,7 @@ def test_writer_stops_within_a_sample():
         (b"This is no audio.\n" * 10, {}, "it is no WAV.*--raw"),
         (wav(noise(100))[:30], {}, "ends within its header"),
         (wav(noise(100))[:44], {}, "there is no audio"),
+        (PADDED, {}, "its samples are padded from 3 to 4 bytes: send PCM_24"),
         (wav(noise(100)).replace(b"fmt ", b"none"), {}, "its sample format can't be read"),
         (b"", {"raw": "slin"}, "there is no audio"),
         (bytes(1000), {"raw": "vox"}, "VOX_ADPCM can't be denoised: send it as PCM_U8"),
