@@ -124,8 +124,12 @@ def _split(number):
 
 
 def _sounds(folder):
-    """The sound files below a folder, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS)
+    """The sound files below a folder, sorted; a warning tells of those that have to be converted first."""
+    paths = sorted(folder.rglob("*"))
+    others = [str(path) for path in paths if path.suffix.lower() in DECODED]
+    if others:
+        warnings.warn(f"{len(others)} files left out, convert them to wav:\n" + "\n".join(others), stacklevel=3)
+    return [path for path in paths if path.suffix.lower() in FORMATS]
 
 
 def _with_durations(table):
@@ -133,9 +137,13 @@ def _with_durations(table):
     durations, left_out = [], []
     for path in table["path"]:
         try:
-            durations.append(sf.info(path).duration)
+            info = sf.info(path)
+            durations.append(0.0 if _is_unknown(info.frames) else info.duration)
             if durations[-1] < MIN_DURATION:
-                left_out.append(f"{path}: {durations[-1]:.2f} s is shorter than {MIN_DURATION} s")
+                known = f"{info.duration:.2f} s is shorter than {MIN_DURATION} s"
+                left_out.append(
+                    f"{path}: {known if info.duration < MIN_DURATION else 'it states no length: convert it'}"
+                )
         except sf.LibsndfileError as error:
             durations.append(0.0)
             left_out.append(f"{path}: {error.error_string}")
@@ -188,9 +196,11 @@ def list_noise(corpus=None):
             if split == "test":
                 held_out.add(clip.filename.split("-")[1])
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
-        if folder.name not in ("LibriSpeech", "speech", "rir") and not folder.name.startswith("ESC-50"):
-            # UrbanSound8K comes from Freesound as ESC-50 does: no recording may be in both training and testing.
-            files = (path for path in _sounds(folder) if path.name.partition("-")[0] not in held_out)
+        others = ("LibriSpeech", "speech", "rir", "archives", "unpacking")  # the last two are of `download_corpus`
+        if folder.name not in others and not folder.name.startswith(("ESC-50", ".")):
+            # Other sets come from Freesound as ESC-50 does, and their names begin with its number of the recording, or
+            # as ESC-50's do: none may be in both training and testing.
+            files = (path for path in _sounds(folder) if held_out.isdisjoint(re.findall(r"\d+", path.stem)[:2]))
             rows.extend((path, folder.name, 0, "train") for path in files)
     if not rows:
         raise FileNotFoundError(f"no noise in {corpus}: it should hold ESC-50/audio/*.wav and ESC-50/meta/esc50.csv")
@@ -198,8 +208,19 @@ def list_noise(corpus=None):
 
 
 def list_rooms(corpus=None):
-    """List the room impulse responses of a corpus, the sound files below its folder `rir`; an empty list if none."""
-    return _sounds((find_corpus() if corpus is None else Path(corpus)) / "rir")
+    """List the room impulse responses of a corpus, the sound files below its folder `rir`; an empty list if none.
+
+    What cannot be read or is silent is left out, with a warning that names it.
+    """
+    rooms, left_out = [], []
+    for path in _sounds((find_corpus() if corpus is None else Path(corpus)) / "rir"):
+        try:
+            (rooms if load_audio(path).any() else left_out).append(path)
+        except ValueError:
+            left_out.append(path)
+    if left_out:
+        warnings.warn(f"{len(left_out)} rooms left out:\n" + "\n".join(map(str, left_out)), stacklevel=2)
+    return rooms
 
 
 @contextlib.contextmanager
@@ -335,9 +356,11 @@ def to_float(samples):
 def load_audio(path, offset=0.0, duration=None):
     """Load a sound file as one channel at 8 kHz: float32 `(samples,)`, the mean of the file's channels.
 
-    Arguments and errors are those of `read_audio`.
+    Arguments and errors are those of `read_audio`, and a ValueError if samples are NaN or infinite.
     """
     signal, rate = read_audio(path, offset, duration)
+    if not np.isfinite(signal).all():
+        raise ValueError(f"{path}: samples are NaN or infinite: repair the recording first")
     return resample(signal.mean(axis=0), rate, SAMPLE_RATE)
 
 
@@ -971,11 +994,20 @@ class BlendedSpeech:
         """What batch `index` is made of: speech and noise, float32 `(batch_size, n_samples)`; the level `(batch_size,)`
         that the network is told; and for each of the two the gains of `random_tilts`."""
         rng = np.random.default_rng((self.seed, index))
-        blends = [self.random_blend(rng) for _ in range(self.batch_size)]
+        blends = [self.readable_blend(rng) for _ in range(self.batch_size)]
         speech, noise, noisy = np.swapaxes(blends, 0, 1)  # each (batch_size, n_samples)
         # Calls hold pauses and loud words: the network must not rely on speech at one level.
         level = signal_level(noisy) * 10 ** (rng.uniform(-10, 10, self.batch_size) / 20)
         return speech, noise, level, [self.random_tilts(rng) for _ in range(2)]
+
+    def readable_blend(self, rng):
+        """A `random_blend`. A damaged file must not end a training: a warning tells, and other files are drawn."""
+        for _ in range(20):
+            try:
+                return self.random_blend(rng)
+            except (ValueError, OSError, sf.LibsndfileError) as error:
+                warnings.warn(f"left out of the training: {error}", stacklevel=2)
+        return self.random_blend(rng)
 
     def random_blend(self, rng):
         """One random blend: speech, noise and noisy, each float32 `(n_samples,)`."""
@@ -1088,6 +1120,11 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         raise ValueError(f"{output} can't be written: end its name in .keras")
     if min(epochs, steps_per_epoch) < 1:
         raise ValueError(f"{epochs} epochs of {steps_per_epoch} steps are no training: both must be at least 1")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"a learning rate of {learning_rate} is none: choose one above 0, such as 0.001")
+    for path in (output, output.with_suffix(".onnx"), output.with_suffix(".json")):
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name another output")
     corpus = find_corpus() if corpus is None else Path(corpus)
     speech, noise, rooms = list_speech(corpus), list_noise(corpus), list_rooms(corpus)
     sources = {}
@@ -1129,7 +1166,12 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
 
     folder = output.with_name(output.stem + "-training")
     folder.mkdir(parents=True, exist_ok=True)
-    log, checkpoint = folder / "history.csv", folder / "best.keras"
+    log, checkpoint, arguments = folder / "history.csv", folder / "best.keras", folder / "arguments.json"
+    own = [str(corpus.resolve()), epochs, steps_per_epoch, learning_rate, start and str(start), seed]
+    if arguments.exists() and json.loads(arguments.read_text()) != own:
+        raise ValueError(f"{folder} holds a training with other arguments: repeat those to go on, or remove the folder")
+    with written_whole(arguments) as part:
+        part.write_text(json.dumps(own))
     batches = Batches(sources["train"], steps_per_epoch)
     n_steps = epochs * steps_per_epoch
     n_warmup = min(200, n_steps // 10)
@@ -1137,7 +1179,8 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         learning_rate / 100, n_steps - n_warmup, warmup_target=learning_rate, warmup_steps=n_warmup
     )
     model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=1.0), loss=spectral_loss)
-    best = pd.read_csv(log)["val_loss"].min() if log.exists() else None  # a resumed run must not overwrite a better one
+    # A resumed run must not overwrite a better one. Keras begins the log before there is anything to tell.
+    best = pd.read_csv(log)["val_loss"].min() if log.exists() and log.stat().st_size else math.inf
     model.fit(
         batches,
         epochs=epochs,
@@ -1145,13 +1188,19 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         validation_data=Batches(sources["validation"], 10),
         callbacks=[
             Clock(),
+            keras.callbacks.TerminateOnNaN(),
             keras.callbacks.ModelCheckpoint(checkpoint, save_best_only=True, initial_value_threshold=best),
             keras.callbacks.CSVLogger(log, append=True),
-            keras.callbacks.BackupAndRestore(folder / "backup"),
+            # It stays until all is written, and the one before until it is whole.
+            keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True, delete_checkpoint=False),
         ],
         verbose="auto" if sys.stdout.isatty() else 2,  # a progress bar, but a line per epoch in notebooks and logs
     )
+    if not checkpoint.exists():
+        raise ValueError(f"no epoch had a finite loss: remove {folder}, and choose a lower learning rate")
     history = pd.read_csv(log).drop_duplicates("epoch", keep="last")  # a run killed between two callbacks repeats one
+    if not np.isfinite(history["loss"]).all():
+        warnings.warn(f"in epoch {len(history)} the loss was no number, which ended the training", stacklevel=2)
     model = keras.saving.load_model(checkpoint, compile=False)
     hours = n_steps * batches.source.batch_size * batches.source.n_samples / SAMPLE_RATE / 3600
     card = {
@@ -2641,7 +2690,16 @@ def measure(clean, estimate):
     }
 
 
+PESQ_PIECE = 15 * SAMPLE_RATE  # the package's arrays hold 50 stretches of speech, and are written beyond that
+
+
 def _pesq(clean, estimate):
+    """PESQ, of a longer recording the mean over pieces of up to 15 s that hold speech; NaN where there is none."""
+    if len(clean) > PESQ_PIECE:
+        n_pieces = -(-len(clean) // PESQ_PIECE)
+        pieces = zip(np.array_split(clean, n_pieces), np.array_split(estimate, n_pieces), strict=True)
+        values = [value for value in itertools.starmap(_pesq, pieces) if np.isfinite(value)]
+        return float(np.mean(values)) if values else np.nan
     try:
         import pesq
     except ImportError:  # it has no wheels, so that installing it takes a C compiler
@@ -3034,6 +3092,11 @@ def _run(command, options):
             {"enhanced": functools.partial(denoise, model=options["model"])},
         )
         print(table.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
+        scores = table[list(MEASURES)].dropna(axis=1, how="all")  # PESQ's package may be missing
+        names = table["name"][~np.isfinite(scores).all(axis=1)].unique()
+        if len(names):
+            text = f"of {len(names)} files not all could be measured, such as {names[0]}: the means leave that out"
+            warnings.warn(text, stacklevel=2)
         if options["csv"]:
             with written_whole(options["csv"]) as part:
                 table.to_csv(part, index=False, float_format="%.4f")

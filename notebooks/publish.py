@@ -140,7 +140,11 @@ def relative(path, folder):
 
 def make_class(folder):
     """Write the notebooks without answers and outputs. They run in any folder below the one that holds helpers.py."""
-    for name, notebook in read_notebooks().items():
+    notebooks = read_notebooks()
+    for name in notebooks:
+        if (folder / f"{name}.ipynb").exists():  # the course itself, or what somebody has worked in
+            raise ValueError(f"{folder} holds {name}.ipynb already: name another folder, or move that away")
+    for name, notebook in notebooks.items():
         for cell in without_answers(notebook).cells:
             if cell.cell_type == "code":
                 cell.update(outputs=[], execution_count=None)

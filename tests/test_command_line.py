@@ -248,6 +248,10 @@ def test_main_evaluates(tmp_path, speech, small_model, capsys):
     assert run_main(*arguments, "--model", small_model) == 0
     assert "si_sdr" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "a.csv")["signal"].to_list() == ["noisy", "enhanced"]
+    write(tmp_path / "clean/b.wav", 0 * speech)
+    write(tmp_path / "noisy/b.wav", speech)
+    with pytest.warns(UserWarning, match="of 1 files not all could be measured, such as b"):
+        run_main(*arguments, "--model", small_model)
 
 
 def test_main_trains(small_training, small_model, tmp_path):

@@ -87,12 +87,43 @@ def test_rooms_are_no_noise(corpus):
     assert set(helpers.list_noise(corpus)["category"]) == {"rain", "fan"}
 
 
+def test_rooms_that_are_none_are_left_out(corpus):
+    path = write(corpus / "rir/hall/a.flac", noise(400))
+    (corpus / "rir/hall/._a.wav").write_bytes(b"what macOS leaves")
+    write(corpus / "rir/silent.wav", np.zeros(400))
+    sf.write(corpus / "rir/nan.wav", np.full(400, np.nan), 8000, subtype="FLOAT")
+    with pytest.warns(UserWarning, match=r"(?s)3 rooms left out:.*\._a\.wav.*nan\.wav.*silent\.wav"):
+        assert helpers.list_rooms(corpus) == [path]
+
+
+def test_what_has_to_be_converted_first_is_told(corpus):
+    (corpus / "office").mkdir()
+    (corpus / "office/memo.m4a").write_bytes(b"of a phone")
+    with pytest.warns(UserWarning, match=r"(?s)1 files left out, convert them to wav:.*memo\.m4a"):
+        assert "office" not in set(helpers.list_noise(corpus)["category"])
+
+
+def test_file_that_states_no_length_is_left_out(corpus):
+    content = bytearray(write(corpus / "fan/piped.flac", noise(16000)).read_bytes())
+    content[21] &= 0xF0  # the number of samples has 36 bits
+    content[22:26] = bytes(4)
+    (corpus / "fan/piped.flac").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"piped\.flac: it states no length: convert it"):
+        assert "piped.flac" not in {path.name for path in helpers.list_noise(corpus)["path"]}
+
+
+def test_what_a_download_left_is_no_noise(corpus):
+    write(corpus / "unpacking/LibriSpeech/a.flac")
+    write(corpus / ".Trash-0/a.wav")
+    assert set(helpers.list_noise(corpus)["category"]) == {"rain", "fan"}
+
+
 def test_a_recording_that_is_tested_with_is_not_trained_with(corpus):
     """UrbanSound8K and ESC-50 name the recordings of Freesound that they were cut from."""
     (corpus / "ESC-50/audio/1-1-A-10.wav").rename(corpus / "ESC-50/audio/1-123-A-10.wav")
     meta = corpus / "ESC-50/meta/esc50.csv"
     meta.write_text(meta.read_text().replace("1-1-A-10", "1-123-A-10"))
-    for name in ("123-4-0-1.wav", "124-4-0-1.wav"):
+    for name in ("123-4-0-1.wav", "124-4-0-1.wav", "123.wav", "123__someone__rain.wav", "1-123-A-10.wav"):
         write(corpus / "UrbanSound8K/audio" / name)
     extra = helpers.list_noise(corpus).query("category == 'UrbanSound8K'")
     assert [path.name for path in extra["path"]] == ["124-4-0-1.wav"]

@@ -46,6 +46,16 @@ def test_measure_never_fails(n_samples, silent):
         assert np.isnan(scores["stoi"]) and np.isnan(scores["estoi"])
 
 
+def test_pesq_of_a_long_recording_is_the_mean_of_its_pieces(speech):
+    pesq = pytest.importorskip("pesq")
+    word = speech[np.argmax(np.abs(speech)) :][:3200]
+    signal = np.tile(np.append(word, np.zeros(3000, np.float32)), 120)  # beyond 50 the package crashes
+    noisy = signal + noise(len(signal), level=0.01)
+    assert 1 < helpers.measure(signal, noisy)["pesq"] < 4.5
+    short = signal[:40_000], noisy[:40_000]
+    assert helpers.measure(*short)["pesq"] == pesq.pesq(8000, *short, "nb")
+
+
 def test_stoi_of_silence():
     scores = helpers.measure(np.zeros(8000, np.float32), noise(8000))
     assert np.isnan(scores["stoi"]) and np.isnan(scores["estoi"])

@@ -52,6 +52,15 @@ def test_class_has_neither_answers_nor_outputs(tmp_path):
             assert (tmp_path / target).exists(), target
 
 
+def test_class_replaces_nothing(tmp_path, capsys):
+    assert publish.main(["class", str(publish.FOLDER)]) == 2
+    assert "01_loading.ipynb already" in capsys.readouterr().err
+    assert publish.main(["class", str(tmp_path)]) == 0
+    (tmp_path / "01_loading.ipynb").write_text("what somebody worked in")
+    assert publish.main(["class", str(tmp_path)]) == 2
+    assert (tmp_path / "01_loading.ipynb").read_text() == "what somebody worked in"
+
+
 def test_slides_have_all_figures_and_players_and_no_answers(tmp_path):
     assert publish.main(["slides", str(tmp_path), "--reveal", "reveal.js"]) == 0
     for name, notebook in publish.read_notebooks().items():

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 from conftest import SAMPLE, contents, decibel, fingerprint, noise, run_python, visible, write
 
 import helpers
@@ -236,6 +237,19 @@ def test_blends_of_talkers():
     np.testing.assert_allclose(speech + noise, noisy, atol=1e-6)
 
 
+def test_file_that_is_damaged_is_told_and_ends_no_training(corpus):
+    speech, other = helpers.list_speech(corpus), helpers.list_noise(corpus)
+    source = helpers.BlendedSpeech(speech, other, batch_size=3, n_frames=16)
+    before = source[1][0]
+    sf.write(other["path"][0], np.full(16000, np.nan), 8000, subtype="FLOAT")
+    speech["path"][0].write_bytes(b"its disk failed")
+    other["path"][1].write_bytes(b"its disk failed")
+    other["path"][2].unlink()
+    with pytest.warns(UserWarning, match="left out of the training: "):
+        batches = [source[i][0] for i in range(20)]
+    assert np.isfinite(batches).all() and before.shape == batches[1].shape
+
+
 def test_blended_speech_of_one_speaker(corpus):
     source = helpers.BlendedSpeech(
         helpers.list_speech(corpus).iloc[:1], helpers.list_noise(corpus), batch_size=3, n_frames=16
@@ -297,6 +311,32 @@ def test_train_goes_on_after_a_kill(small_training, tmp_path, monkeypatch):
     assert card["start"] is None and card["hours_of_audio_in_all"] == card["hours_of_audio"]
 
 
+def test_train_goes_on_after_a_kill_in_its_first_epoch_or_behind_its_last(small_training, tmp_path, monkeypatch):
+    import keras
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    output = tmp_path / "unet.keras"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(keras.callbacks.CSVLogger, "on_train_batch_end", killed, raising=False)
+        small_training(output, SAMPLE)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(helpers, "describe", killed)
+        small_training(output, SAMPLE)
+    with pytest.raises(ValueError, match="unet-training holds a training with other arguments"):
+        small_training(output, SAMPLE, seed=1)
+    monkeypatch.setattr(keras.Model, "train_step", lambda *_, **__: pytest.fail("it trains again"))
+    _, history = small_training(output, SAMPLE)
+    assert list(history["epoch"]) == [0, 1] and output.exists()
+
+
+def test_train_without_a_finite_loss_is_an_error(small_training, tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers.BlendedSpeech, "random_tilts", lambda *_: np.full((128, 1), np.nan))
+    with pytest.raises(ValueError, match="no epoch had a finite loss"):
+        small_training(tmp_path / "unet.keras", SAMPLE)
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("kind", ["speech", "noise"])
 def test_train_needs_every_split(no_training, corpus, monkeypatch, split, kind):
@@ -312,6 +352,15 @@ def test_train_needs_every_split(no_training, corpus, monkeypatch, split, kind):
 def test_train_refuses_a_file_that_it_cannot_write(no_training, tmp_path):
     with pytest.raises(ValueError, match="keras"):
         no_training(tmp_path / "model", SAMPLE)
+    (tmp_path / "unet.onnx").mkdir()
+    with pytest.raises(ValueError, match=r"unet\.onnx is a folder"):
+        no_training(tmp_path / "unet.keras", SAMPLE)
+
+
+@pytest.mark.parametrize("rate", [0, -1, np.nan, np.inf])
+def test_train_refuses_a_learning_rate_that_is_none(no_training, tmp_path, rate):
+    with pytest.raises(ValueError, match="a learning rate of"):
+        no_training(tmp_path / "unet.keras", SAMPLE, learning_rate=rate)
 
 
 def test_train_on_two_devices(tmp_path):
