@@ -494,7 +494,7 @@ def ablated(monkeypatch):
 
 
 def parts_of_the_network(model):
-    """Whether a network turns phases, whether it hears by its skip connections, and how many recurrent layers it has."""
+    """Whether a network turns phases and hears by its skip connections, and how many recurrent layers it has."""
     keras, inputs = helpers._keras(), noise(1, 128, 32, 2, level=1)
     noisy, predicted = (x[..., 0] + 1j * x[..., 1] for x in (inputs, np.array(model(inputs))))
     joins = [step.output for step in model.operations if step.__class__.__name__ == "Concatenate"][1:-1]
