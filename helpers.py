@@ -1167,9 +1167,12 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     folder = output.with_name(output.stem + "-training")
     folder.mkdir(parents=True, exist_ok=True)
     log, checkpoint, arguments = folder / "history.csv", folder / "best.keras", folder / "arguments.json"
-    own = [str(corpus.resolve()), epochs, steps_per_epoch, learning_rate, start and str(start), seed]
-    if arguments.exists() and json.loads(arguments.read_text()) != own:
-        raise ValueError(f"{folder} holds a training with other arguments: repeat those to go on, or remove the folder")
+    own = {"corpus": str(corpus.resolve()), "epochs": epochs, "steps_per_epoch": steps_per_epoch}
+    own |= {"learning_rate": learning_rate, "start": start and str(start), "seed": seed}
+    begun = json.loads(arguments.read_text()) if arguments.exists() else own
+    others = [f"{name} {value}" for name, value in begun.items() if own[name] != value]
+    if others:
+        raise ValueError(f"{folder} holds a training with {', '.join(others)}: repeat it so, or remove the folder")
     with written_whole(arguments) as part:
         part.write_text(json.dumps(own))
     batches = Batches(sources["train"], steps_per_epoch)
@@ -3087,6 +3090,8 @@ def _run(command, options):
     elif command == "evaluate":
         if options["csv"] and options["csv"].is_dir():
             raise ValueError(f"{options['csv']} is a folder: name a file in it")
+        if options["csv"] and is_recording(options["csv"], raw=True):
+            raise ValueError(f"{options['csv']} would be a recording by its name: name a table, such as scores.csv")
         table = evaluate(
             list(paired_files(options["clean"], options["noisy"])),
             {"enhanced": functools.partial(denoise, model=options["model"])},

@@ -298,6 +298,7 @@ def test_main_refuses_a_bad_file(bad_file, fixed_model, capsys):
         (["evaluate", "--clean", "calls", "--noisy", "empty"], "no sound files in empty"),
         (["evaluate", "--clean", "empty", "--noisy", "calls"], "a.wav does not exist"),
         (["evaluate", "--clean", "calls", "--noisy", "calls", "--csv", "empty"], "empty is a folder"),
+        (["evaluate", "--clean", "calls", "--noisy", "calls", "--csv", "calls/a.wav"], "a.wav would be a recording"),
         (["evaluate", "--clean", "calls", "--noisy", "calls", "--model", "missing.keras"], "missing.keras"),
         (["train", "--corpus", "empty"], "no speech in empty"),
         (["train", "--corpus", "only speech"], "no noise in only speech"),

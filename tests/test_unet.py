@@ -324,7 +324,7 @@ def test_train_goes_on_after_a_kill_in_its_first_epoch_or_behind_its_last(small_
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(helpers, "describe", killed)
         small_training(output, SAMPLE)
-    with pytest.raises(ValueError, match="unet-training holds a training with other arguments"):
+    with pytest.raises(ValueError, match="unet-training holds a training with seed 0: repeat"):
         small_training(output, SAMPLE, seed=1)
     monkeypatch.setattr(keras.Model, "train_step", lambda *_, **__: pytest.fail("it trains again"))
     _, history = small_training(output, SAMPLE)
