@@ -138,12 +138,12 @@ def _with_durations(table):
     for path in table["path"]:
         try:
             info = sf.info(path)
-            durations.append(0.0 if _is_unknown(info.frames) else info.duration)
-            if durations[-1] < MIN_DURATION:
-                known = f"{info.duration:.2f} s is shorter than {MIN_DURATION} s"
-                left_out.append(
-                    f"{path}: {known if info.duration < MIN_DURATION else 'it states no length: convert it'}"
-                )
+            durations.append(info.duration)
+            if info.duration < MIN_DURATION:
+                left_out.append(f"{path}: {info.duration:.2f} s is shorter than {MIN_DURATION} s")
+            elif _is_unknown(info.frames):
+                durations[-1] = 0.0
+                left_out.append(f"{path}: it states no length: convert it")
         except sf.LibsndfileError as error:
             durations.append(0.0)
             left_out.append(f"{path}: {error.error_string}")
@@ -992,7 +992,7 @@ class BlendedSpeech:
 
     def signals(self, index):
         """What batch `index` is made of: speech and noise, float32 `(batch_size, n_samples)`; the level `(batch_size,)`
-        that the network is told; and for each of the two the gains of `random_tilts`."""
+        that the network is told; and for each of the two the gains of `random_tilts`, `(batch_size, 128, 1)`."""
         rng = np.random.default_rng((self.seed, index))
         blends = [self.readable_blend(rng) for _ in range(self.batch_size)]
         speech, noise, noisy = np.swapaxes(blends, 0, 1)  # each (batch_size, n_samples)
@@ -1104,8 +1104,8 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     Args:
         output: the model's file, `.keras`; beside it are written its card, `.json`, and the model for ONNX Runtime,
             `.onnx`, by `export`. What a resumed run needs lies in a folder `<name>-training`, with the log
-            `history.csv`: a killed run, started again with the same arguments, goes on where it was. Remove the folder
-            to start afresh.
+            `history.csv`: a killed run, started again with the same arguments, goes on where it was, and with others
+            is refused. Remove the folder to start afresh.
         corpus: folder of the corpus; by default that of `find_corpus`.
         epochs, steps_per_epoch: the learning rate falls to zero along their product, as a cosine.
         learning_rate: its highest value, after 200 steps of warm-up.
@@ -1113,7 +1113,8 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         seed: of the weights and the blends.
 
     Returns: (model, history), the history as a DataFrame with a row per epoch.
-    Raises ValueError or FileNotFoundError, before anything is written, if an argument or the corpus can't be used.
+    Raises ValueError or FileNotFoundError, before anything is written, if an argument or the corpus can't be used; and
+    ValueError if no epoch had a finite loss. A loss that is NaN ends the training, with a warning.
     """
     output = Path(output)
     if output.suffix != ".keras":
@@ -2256,6 +2257,7 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
     if subtype not in STREAMED:
         raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
     frame = channels * STREAMED[subtype]
+    # Where the chunk "fmt " tells how many bytes a sample of all channels takes.
     if header and (stated := int.from_bytes(header[header.index(b"fmt ") + 20 :][:2], "little")) > frame:
         raise ValueError(f"its samples are padded from {frame} to {stated} bytes: send {subtype} without that")
 
@@ -2669,9 +2671,9 @@ def si_sdr(clean, estimate):
 def measure(clean, estimate):
     """Measure an estimate against clean speech, both `(samples,)` at 8 kHz.
 
-    Returns a dict: `pesq`, 1 to 4.55, ITU-T P.862 narrow band, by the package pesq if it is installed; `stoi` and
-    `estoi`, 0 to 1, intelligibility (Taal, 2011; Jensen, 2016), by pystoi; `si_sdr` in dB. NaN is what can't be told:
-    too short, silent, or the package is missing.
+    Returns a dict: `pesq`, 1 to 4.55, ITU-T P.862 narrow band, by the package pesq if it is installed, beyond 15 s the
+    mean over pieces; `stoi` and `estoi`, 0 to 1, intelligibility (Taal, 2011; Jensen, 2016), by pystoi; `si_sdr` in
+    dB. NaN is what can't be told: too short, silent, or the package is missing.
     """
     import pystoi
 

@@ -305,6 +305,20 @@ def test_recording_that_changes_while_it_is_read_stops_no_other(tmp_path, monkey
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.wav"]
 
 
+def test_error_that_nobody_thought_of_stops_no_other(tmp_path):
+    class Fails(HearsNoNoise):
+        def predict_on_batch(self, inputs):
+            if inputs.any():
+                raise RuntimeError("out of luck")
+            return inputs
+
+    write(tmp_path / "calls/a.wav")
+    write(tmp_path / "calls/b.wav", np.zeros(RATE))
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", Fails())
+    assert table["status"].to_list() == ["failed", "done"]
+    assert "a.wav: it can't be denoised (RuntimeError('out of luck'))" in table["error"][0]
+
+
 def test_recording_that_grows_is_denoised_as_far_as_it_was(tmp_path, monkeypatch):
     (tmp_path / "a.wav").write_bytes(wav(0, speech_like(20)))
     monkeypatch.setattr(helpers, "BLOCK", 7)
