@@ -39,6 +39,7 @@ import time
 import uuid
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import lazy_loader
@@ -1183,6 +1184,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         learning_rate / 100, n_steps - n_warmup, warmup_target=learning_rate, warmup_steps=n_warmup
     )
     model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=1.0), loss=spectral_loss)
+    model.optimizer.build(model.trainable_variables)  # if the first step does so, TensorFlow compiles it twice
     # A resumed run must not overwrite a better one. Keras begins the log before there is anything to tell.
     best = pd.read_csv(log)["val_loss"].min() if log.exists() and log.stat().st_size else math.inf
     model.fit(
@@ -1447,6 +1449,9 @@ def _stated_sound(file, size):
     if magic == b"riff":  # W64 states the length of the whole file
         file.seek(16)
         return 0, int.from_bytes(file.read(8), "little"), {}
+    if magic == b"\x30\x26\xb2\x75":  # ASF, or WMA, as well, behind the first bytes of its "File Properties Object"
+        properties = re.search(rb"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11.{32}(.{8})", file.read(1 << 16), re.DOTALL)
+        return properties and (0, int.from_bytes(properties[1], "little"), {})
     if magic not in CHUNKS:
         return None
     layout, start, sought, before = CHUNKS[magic]
@@ -1499,15 +1504,52 @@ def _compared_with_header(path):
     return (patch if rest < 0 else {}), 0, rest < -24, another  # some programs count a header twice
 
 
+TURNED_BYTES = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _ogg_pages(path):
+    """Yield (flags, number of the stream, number of the page) of each page of an Ogg file (RFC 3533), and (0, None, 0)
+    for what is none, or a damaged one."""
+    with path.open("rb") as file:
+        while header := file.read(27):
+            begin, is_page = file.tell() - len(header), len(header) == 27 and header.startswith(b"OggS")
+            sizes = file.read(header[26]) if is_page else b""
+            page = header[:22] + bytes(4) + header[26:] + sizes + file.read(sum(sizes))
+            # zlib has the checksum of Ogg for bytes whose bits are turned round, with two inversions that Ogg lacks.
+            checksum = zlib.crc32(page.translate(TURNED_BYTES), 0xFFFFFFFF) ^ 0xFFFFFFFF
+            if is_page and int(f"{checksum:032b}"[::-1], 2) == int.from_bytes(header[22:26], "little"):
+                yield header[5], header[14:18], int.from_bytes(header[18:22], "little")
+                continue
+            yield 0, None, 0
+            file.seek(begin + 1)
+            while len(piece := file.read(1 << 16)) > 3:
+                found = piece.find(b"OggS")
+                file.seek((found if found >= 0 else len(piece) - 3) - len(piece), os.SEEK_CUR)
+                if found >= 0:
+                    break
+
+
+def _survey_ogg(path):
+    """How many streams begin in an Ogg file, whether pages are missing between others, and whether its last stream ends
+    with a page that says so."""
+    n_begins, is_damaged, last, numbers, is_gap = 0, False, 0, {}, False
+    for flags, stream, number in _ogg_pages(path):
+        if stream is not None:
+            n_begins += flags >> 1 & 1
+            is_damaged |= is_gap or not (flags & 2 or number == numbers.get(stream, number - 1) + 1)
+            numbers[stream], last = number, flags
+        is_gap = stream is None
+    return n_begins, is_damaged, last & 4 > 0
+
+
 def _is_joined(path):
-    """Whether an Ogg file holds several recordings, one after the other or side by side, or a FLAC file does."""
+    """Whether a FLAC file holds several recordings, one after the other."""
     n_begins, data = 0, b""
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
             kept, data = data[-7:], data[-7:] + piece
-            for mark in re.finditer(rb"OggS\0(.)|fLaC[\0\x80]\0\0\x22", data, re.DOTALL):
-                if mark.end() > len(kept):  # it was not found before
-                    n_begins += mark[1][0] >> 1 & 1 if mark[1] else 1
+            marks = re.finditer(rb"fLaC[\0\x80]\0\0\x22", data)
+            n_begins += sum(mark.end() > len(kept) for mark in marks)  # else it was found before
     return n_begins > 1
 
 
@@ -1623,7 +1665,7 @@ class _Sndfile(_Reader):
 
     def is_cut(self):
         """Whether the file, read to its end, held fewer samples than it states."""
-        return self.cut or self.length < self.n_samples or "lacks an end" in self.file.extra_info
+        return self.cut or self.length < self.n_samples
 
     def close(self):
         self.file.close()
@@ -1640,7 +1682,7 @@ class _Decoded(_Reader):
         ending = path.suffix.lower()
         self.error, self.path = av.FFmpegError, path
         self.damaged, self.lost, self.longest, self.rate, self.channels = False, 0, 0, None, None
-        _, share, *_ = _compared_with_header(path)
+        _, share, self.cut, _ = _compared_with_header(path)
         hidden = share > 0.01 and share * path.stat().st_size > 1000  # else something else, that is no sound, follows
         av.logging.set_level(av.logging.WARNING)
         av.logging.set_skip_repeated(False)  # else what is told of a second file is left out
@@ -1654,6 +1696,8 @@ class _Decoded(_Reader):
                     | ({"ignore_length": "1"} if hidden else {}),
                     metadata_errors="replace",
                 )
+                is_ogg = self.container.format.name == "ogg"
+                _, self.holed, self.ended = _survey_ogg(path) if is_ogg else (1, False, True)
                 self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
                 self.duration = self._stated([text for _, _, text in log])
                 self.pieces = self._pieces()
@@ -1702,17 +1746,21 @@ class _Decoded(_Reader):
         """
         packet, packets = None, self.container.demux(self.stream) if self.stream else iter(())
         first, length = None, 0  # where the first frame begins by its time, and what was yielded, in samples
+        has_no_pauses = self.holed  # what an Ogg file leaves out is lost
         while True:
             try:
                 packet = next(packets, None)
                 frames, broken = packet.decode() if packet else [], self.damaged
                 # The last packet, which is empty, asks only for what the decoder still holds.
                 self.damaged &= packet is None or packet.size == 0
+                self.damaged |= packet is not None and packet.is_corrupt  # the file ends within it
             except self.error:
                 frames = self._pause(packet)
-                self.damaged |= not frames
+                is_tag = packet and bytes(packet).startswith(b"ID3")  # of an MP3 that was appended
+                self.damaged |= not frames and not is_tag
             if packet is None:
                 return
+            self.holed |= broken and length > 0 and packet.size > 0 and len(frames) > 0
             for frame in frames:
                 layout = frame.sample_rate, frame.layout.nb_channels
                 if self.rate is None:
@@ -1728,7 +1776,7 @@ class _Decoded(_Reader):
                     for silence in self._silence(begin - first, begin - first - length):
                         yield silence
                         length += silence.shape[-1]
-                        self.lost += broken * silence.shape[-1]
+                        self.lost += (broken or has_no_pauses) * silence.shape[-1]
                 length += frame.samples
                 samples = frame.to_ndarray()
                 yield samples if frame.format.is_planar else samples.reshape(-1, self.channels).T
@@ -1783,16 +1831,15 @@ class _Decoded(_Reader):
 
     def is_cut(self):
         """Whether the file, read to its end, ends within a frame, or more than a frame earlier than it states."""
-        if self.container.format.name == "ogg":  # its last page says so
-            with self.path.open("rb") as file:
-                file.seek(-min(1 << 16, file.seek(0, os.SEEK_END)), os.SEEK_END)
-                flags = file.read().rpartition(b"OggS")[2][1:2]
-            return self.damaged or flags < b"\4"
-        return self.damaged or self.length + max(self.longest, self.rate // 10) < (self.n_samples or 0)
+        if self.container.format.name == "ogg":
+            return self.damaged or not self.ended
+        return self.damaged or self.cut or self.length + max(self.longest, self.rate // 10) < (self.n_samples or 0)
 
     def fault(self):
         if self.lost and not self.is_cut():
             return f"is damaged: {self.lost / self.rate:.1f} s that are lost became silence"
+        if self.holed:
+            return "is damaged: what can't be read of it is left out, and what follows comes earlier"
         return super().fault()
 
     def close(self):
@@ -1809,9 +1856,11 @@ def _reader(path):
             reader.file.seek(-1, sf.SEEK_END)
             reader.file.read(1)
             reader.file.seek(0)
-        # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does; in
-        # VOC it takes what lies between two blocks for sound.
-        if not ("MPEG" in reader.subtype or audio_format == "VOC" or (audio_format == "OGG" and _is_joined(path))):
+        n_streams, is_damaged, is_ended = _survey_ogg(path) if audio_format == "OGG" else (1, False, True)
+        reader.cut |= not is_ended
+        # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does, or
+        # leaves out what is damaged; in VOC it takes what lies between two blocks for sound.
+        if not ("MPEG" in reader.subtype or audio_format == "VOC" or n_streams > 1 or is_damaged):
             return reader
     except (sf.LibsndfileError, TypeError, ValueError) as error:  # soundfile raises TypeError for names such as x.raw
         reason = getattr(error, "error_string", error)

@@ -3,6 +3,7 @@
 import fractions
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -41,11 +42,11 @@ def write(path, signal=None, rate=RATE, **options):
     return path
 
 
-def encode(path, codec, signal=None, rate=RATE, tags=()):
+def encode(path, codec, signal=None, rate=RATE, tags=(), options=None):
     """Write a file by FFmpeg, as phones do."""
     signal = speech_like(rate=rate) if signal is None else signal
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options or {}) as container:
         container.metadata.update(tags)
         stream = container.add_stream(codec, rate=rate, layout="mono")
         if codec == "wmav2":
@@ -424,6 +425,84 @@ def with_hole(path, seconds, start, size):
 def test_what_is_lost_in_the_middle_becomes_silence_and_is_told(tmp_path):
     signal, told = denoised(with_hole(tmp_path / "a.m4a", 9, 30_000, 6000), tmp_path / "b.wav")
     assert len(signal) == 9 * RATE and len(told) == 1 and "a.m4a is damaged: " in told[0]
+
+
+def pages(content):
+    """Where the pages of an Ogg file begin that hold its sound."""
+    return [match.start() for match in re.finditer(b"OggS", content)][2:]
+
+
+OGG_DAMAGES = {
+    "two bytes of a page": lambda sound, first, second: sound[: first + 99] + b"\xaa\xbb" + sound[first + 101 :],
+    "its length": lambda sound, first, second: sound[: first + 26] + b"\xff" + sound[first + 27 :],
+    "all of it": lambda sound, first, second: sound[:first] + sound[second:],
+    "all of it, now zeros": lambda sound, first, second: sound[:first] + bytes(second - first) + sound[second:],
+}
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("damage", OGG_DAMAGES)
+def test_lost_page_of_an_ogg_becomes_silence_and_is_told(tmp_path, subtype, damage):
+    sound = write(tmp_path / "a.ogg", speech_like(40), format="OGG", subtype=subtype).read_bytes()
+    places = pages(sound)
+    (tmp_path / "b.ogg").write_bytes(OGG_DAMAGES[damage](sound, *places[len(places) // 2 :][:2]))
+    signal, told = denoised(tmp_path / "b.ogg", tmp_path / "b.wav")
+    rate = len(signal) / 40
+    assert rate in (8000, 48000) and len(told) == 1 and "s that are lost became silence" in told[0]
+    level = np.abs(signal.reshape(400, -1)).mean(axis=1)
+    assert (level[:60] > 0.1).all() and (level[-60:] > 0.1).all() and (level < 0.01).sum() >= 8
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("damage", ["first", "last", "cut"])
+def test_lost_page_at_an_end_of_an_ogg_is_told(tmp_path, subtype, damage):
+    sound = bytearray(write(tmp_path / "a.ogg", speech_like(20), format="OGG", subtype=subtype).read_bytes())
+    if damage == "cut":
+        del sound[-1:]
+    else:
+        sound[pages(sound)[0 if damage == "first" else -1] + 99] ^= 255
+    (tmp_path / "b.ogg").write_bytes(sound)
+    _, told = denoised(tmp_path / "b.ogg", tmp_path / "b.wav")
+    assert len(told) == 1 and ("is damaged" if damage == "first" else "seems to have been cut") in told[0]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_what_follows_an_ogg_is_no_damage(tmp_path, subtype):
+    source = write(tmp_path / "a.ogg", format="OGG", subtype=subtype)
+    source.write_bytes(source.read_bytes() + bytes(100_000))
+    signal, told = denoised(source, tmp_path / "b.wav")
+    assert len(signal) == 2 * RATE and told == []
+
+
+@pytest.mark.parametrize("filler", [bytes, lambda size: b"\xaa" * size])
+@pytest.mark.parametrize(("name", "codec"), [("a.aac", "aac"), ("a.mp3", "libmp3lame")])
+def test_hole_in_a_file_without_times_is_told(tmp_path, name, codec, filler):
+    source = encode(tmp_path / name, codec, speech_like(10))
+    content = source.read_bytes()
+    begin, size = len(content) // 2, len(content) // 8
+    source.write_bytes(content[:begin] + filler(size) + content[begin + size :])
+    signal, told = denoised(source, tmp_path / "b.wav")
+    assert len(signal) > 8 * RATE and len(told) == 1 and "is left out, and what follows comes earlier" in told[0]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.wma", "wmav2"), ("a.avi", "pcm_s16le"), ("a.voc", "pcm_u8"), ("a.mp4", "aac")]
+)
+def test_file_that_was_cut_is_told(tmp_path, name, codec, share):
+    source = tmp_path / name
+    options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"} if name == "a.mp4" else {}
+    content = encode(source, codec, speech_like(10), options=options).read_bytes()
+    source.write_bytes(content[: int(share * len(content))])
+    signal, told = denoised(source, tmp_path / "b.wav")
+    assert len(signal) < 9 * RATE and len(told) == 1 and "seems to have been cut" in told[0]
+
+
+def test_tags_between_appended_mp3_are_no_damage(tmp_path):
+    source = encode(tmp_path / "a.mp3", "libmp3lame", tags={"title": "a call"})
+    source.write_bytes(2 * source.read_bytes())
+    signal, told = denoised(source, tmp_path / "b.wav")
+    assert len(signal) > 4 * RATE and told == []
 
 
 def test_pauses_of_amr_keep_their_time(tmp_path):
