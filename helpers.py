@@ -1739,27 +1739,44 @@ class _Decoded(_Reader):
         late = max(0, self.container.start_time or 0)
         return self.container.duration and (self.container.duration - late) / 1_000_000
 
+    def _packets(self):
+        """Yield the packets; the last one, which is empty, asks for what the decoder still holds.
+
+        `damaged` says whether FFmpeg met an error on the way to a packet.
+        """
+        import av
+
+        packets = self.container.demux(self.stream) if self.stream else iter(())
+        while True:
+            av.logging.set_level(av.logging.ERROR)
+            try:
+                with av.logging.Capture() as errors:
+                    packet = next(packets, None)
+            except self.error:
+                packet, errors = None, True
+            finally:
+                av.logging.set_level(None)
+            self.damaged |= bool(errors)
+            if packet is None:
+                return
+            yield packet
+
     def _frames(self):
         """Yield what the decoder makes, (channels, samples) in any format, and silence where its times leave a gap.
 
         Browsers leave out pauses; frames that are damaged are left out here.
         """
-        packet, packets = None, self.container.demux(self.stream) if self.stream else iter(())
         first, length = None, 0  # where the first frame begins by its time, and what was yielded, in samples
         has_no_pauses = self.holed  # what an Ogg file leaves out is lost
-        while True:
+        for packet in self._packets():
+            broken = self.damaged
             try:
-                packet = next(packets, None)
-                frames, broken = packet.decode() if packet else [], self.damaged
-                # The last packet, which is empty, asks only for what the decoder still holds.
-                self.damaged &= packet is None or packet.size == 0
-                self.damaged |= packet is not None and packet.is_corrupt  # the file ends within it
+                frames = packet.decode()
+                self.damaged = packet.is_corrupt or (broken and packet.size == 0)  # corrupt: the file ends within it
             except self.error:
                 frames = self._pause(packet)
-                is_tag = packet and bytes(packet).startswith(b"ID3")  # of an MP3 that was appended
+                is_tag = bytes(packet).startswith(b"ID3")  # of an MP3 that was appended
                 self.damaged |= not frames and not is_tag
-            if packet is None:
-                return
             self.holed |= broken and length > 0 and packet.size > 0 and len(frames) > 0
             for frame in frames:
                 layout = frame.sample_rate, frame.layout.nb_channels
@@ -1787,7 +1804,7 @@ class _Decoded(_Reader):
 
         # How many samples 20 ms are, and the first bytes of frames that describe the silence, or hold nothing.
         n, pauses = {"amrnb": (160, (8, 15)), "amrwb": (320, (9, 15))}.get(self.stream.codec_context.name, (0, ()))
-        if not (packet and packet.size and bytes(packet)[0] & ~4 in [pause << 3 for pause in pauses]):
+        if not (packet.size and bytes(packet)[0] & ~4 in [pause << 3 for pause in pauses]):
             return []
         frame = av.AudioFrame.from_ndarray(np.zeros((1, n), np.float32), "fltp", "mono")
         frame.sample_rate = 50 * n

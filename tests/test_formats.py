@@ -498,6 +498,24 @@ def test_file_that_was_cut_is_told(tmp_path, name, codec, share):
     assert len(signal) < 9 * RATE and len(told) == 1 and "seems to have been cut" in told[0]
 
 
+@pytest.mark.parametrize("filler", [bytes, lambda size: b"\xaa" * size])
+@pytest.mark.parametrize("options", [{}, {"live": "1"}])  # by a browser, too, in one go
+def test_what_a_webm_loses_becomes_silence_and_is_told(tmp_path, options, filler):
+    source = encode(tmp_path / "a.webm", "libopus", speech_like(20, 48000), 48000, options=options)
+    content = source.read_bytes()
+    begin = len(content) // 2
+    source.write_bytes(content[:begin] + filler(4096) + content[begin + 4096 :])
+    signal, told = denoised(source, tmp_path / "b.wav")
+    assert len(signal) / 48000 == pytest.approx(20, abs=0.05)
+    assert len(told) == 1 and "s that are lost became silence" in told[0]
+
+
+def test_live_webm_that_was_cut_is_told(tmp_path):
+    source = encode(tmp_path / "a.webm", "libopus", speech_like(10, 48000), 48000, options={"live": "1"})
+    source.write_bytes(source.read_bytes()[:-100])
+    assert "seems to have been cut" in denoised(source, tmp_path / "b.wav")[1][0]
+
+
 def test_tags_between_appended_mp3_are_no_damage(tmp_path):
     source = encode(tmp_path / "a.mp3", "libmp3lame", tags={"title": "a call"})
     source.write_bytes(2 * source.read_bytes())
