@@ -1571,6 +1571,23 @@ def _samples_of_whole_blocks(path, reads_to_end):
     return (size - start if reads_to_end else min(stated, size - start)) // n_bytes * n_samples
 
 
+def _samples_before_zeros(path, n_samples, channels):
+    """How many of the samples, of a byte each, come before the zero bytes that the file ends with.
+
+    A recorder that crashed, or a full disk, leaves them. In u-law, A-law and PCM of 8 bits they are loud.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start, *_ = _stated_sound(file, size) or (0,)
+        end, piece = size, b""
+        while end > start and not piece:
+            begin = max(start, end - (1 << 16))
+            file.seek(begin)
+            piece = file.read(end - begin).rstrip(b"\0")
+            end = begin + len(piece)
+    return min(n_samples, (end - start) // channels)
+
+
 class _Reader:
     """An open sound file, read from front to end.
 
@@ -1631,6 +1648,10 @@ class _Sndfile(_Reader):
         elif raw and self.subtype == "GSM610":  # frames of 33 bytes, 20 ms each
             n_frames, rest = divmod(path.stat().st_size, 33)
             self.limit, self.cut = 160 * n_frames, rest > 0
+        elif self.subtype in ("ULAW", "ALAW", "PCM_U8"):
+            limit = _samples_before_zeros(path, self.n_samples, self.channels)
+            if self.n_samples - limit > self.rate / 2:
+                self.limit, self.cut = limit, True
         self.n_samples = min(self.n_samples, self.limit)
         for name, number in sf._str_types.items():
             text = sf._snd.sf_get_string(self.file._file, number)

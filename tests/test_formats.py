@@ -516,6 +516,41 @@ def test_live_webm_that_was_cut_is_told(tmp_path):
     assert "seems to have been cut" in denoised(source, tmp_path / "b.wav")[1][0]
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.wav", {"subtype": "ULAW"}),
+        ("a.wav", {"subtype": "PCM_U8"}),
+        ("a.au", {"subtype": "ALAW"}),
+        ("a.aiff", {"subtype": "ULAW"}),
+        ("a.w64", {"subtype": "ALAW"}),
+        ("a.ul", {"subtype": "ULAW", "format": "RAW"}),
+    ],
+)
+def test_zeros_that_a_crash_left_are_no_sound(tmp_path, name, options):
+    channels = 1 if name == "a.ul" else 2
+    source = write(tmp_path / name, np.tile(speech_like(10)[:, None], channels), **options)
+    content = source.read_bytes()
+    source.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    signal, told = denoised(source, tmp_path / "b.wav")
+    assert len(signal) / RATE == pytest.approx(5, abs=0.02) and np.abs(signal).max() < 0.5
+    assert "seems to have been cut: it ends after 5.0 s" in told[-1]
+
+
+def test_file_of_zeros_alone_is_refused(tmp_path):
+    (tmp_path / "a.ul").write_bytes(bytes(16000))
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no audio in it"):
+        helpers.denoise_file(tmp_path / "a.ul", tmp_path / "b.wav", MODEL)
+
+
+def test_silence_at_the_end_is_sound(tmp_path):
+    call = np.append(speech_like(), np.zeros(2 * RATE))
+    for subtype in ("PCM_16", "ULAW", "PCM_U8"):
+        source = write(tmp_path / f"{subtype}.wav", call, subtype=subtype)
+        signal, told = denoised(source, tmp_path / "out" / source.name)
+        assert len(signal) == len(call) and told == []
+
+
 def test_tags_between_appended_mp3_are_no_damage(tmp_path):
     source = encode(tmp_path / "a.mp3", "libmp3lame", tags={"title": "a call"})
     source.write_bytes(2 * source.read_bytes())
