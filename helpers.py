@@ -1694,6 +1694,19 @@ class _Sndfile(_Reader):
             self.source.close()
 
 
+def _samples(frame):
+    """The samples of a frame of PyAV, `(channels, samples)`. Of eight channels its own method reads a ninth one."""
+    from av.audio.plane import AudioPlane
+
+    channels, planar = frame.layout.nb_channels, frame.format.is_planar
+    kind = {"u8": "u", "flt": "f", "dbl": "f"}.get(frame.format.packed.name, "i")
+    planes = [
+        np.frombuffer(AudioPlane(frame, i), f"{kind}{frame.format.bytes}", frame.samples * (1 if planar else channels))
+        for i in range(channels if planar else 1)
+    ]
+    return np.stack(planes) if planar else planes[0].reshape(-1, channels).T
+
+
 class _Decoded(_Reader):
     """A sound file, read by FFmpeg."""
 
@@ -1816,8 +1829,7 @@ class _Decoded(_Reader):
                         length += silence.shape[-1]
                         self.lost += (broken or has_no_pauses) * silence.shape[-1]
                 length += frame.samples
-                samples = frame.to_ndarray()
-                yield samples if frame.format.is_planar else samples.reshape(-1, self.channels).T
+                yield _samples(frame)
 
     def _pause(self, packet):
         """Frames of silence for a packet of AMR which tells that nobody speaks: FFmpeg's decoders refuse those."""

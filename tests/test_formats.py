@@ -551,6 +551,25 @@ def test_silence_at_the_end_is_sound(tmp_path):
         assert len(signal) == len(call) and told == []
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "layout"),
+    [("a.m4a", "aac", "7.1"), ("a.mka", "aac", "7.1"), ("a.m4a", "alac", "7.1(wide)"), ("a.webm", "libopus", "7.1")],
+)
+def test_eight_channels(tmp_path, name, codec, layout):
+    rate, channels = 48000, np.outer(np.linspace(0.1, 1, 8), speech_like(1, 48000))
+    resampler = av.AudioResampler({"aac": "fltp", "alac": "s16p"}.get(codec, "s16"), layout, rate)
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.int16(32767 * channels.T).reshape(1, -1), "s16", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, fractions.Fraction(1, rate)
+        for converted in (*resampler.resample(frame), None):
+            container.mux(stream.encode(converted))
+    signal, _ = helpers.read_audio(tmp_path / name)
+    assert signal.shape[0] == 8
+    assert np.abs(signal).max() == pytest.approx(np.abs(channels).max(), rel=0.1)
+    assert (np.abs(signal).mean(axis=1) > 0.015).sum() >= 7  # AAC leaves only the lowest notes to one of them
+
+
 def test_tags_between_appended_mp3_are_no_damage(tmp_path):
     source = encode(tmp_path / "a.mp3", "libmp3lame", tags={"title": "a call"})
     source.write_bytes(2 * source.read_bytes())
