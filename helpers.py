@@ -1733,6 +1733,8 @@ class _Decoded(_Reader):
                 is_ogg = self.container.format.name == "ogg"
                 _, self.holed, self.ended = _survey_ogg(path) if is_ogg else (1, False, True)
                 self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
+                if self.container.format.name == "flac":  # else a damaged frame becomes noise
+                    self.stream.codec_context.options = {"err_detect": "crccheck+explode"}
                 self.duration = self._stated([text for _, _, text in log])
                 self.pieces = self._pieces()
                 self.rest = next(self.pieces, None)
@@ -1801,7 +1803,9 @@ class _Decoded(_Reader):
         Browsers leave out pauses; frames that are damaged are left out here.
         """
         first, length = None, 0  # where the first frame begins by its time, and what was yielded, in samples
-        has_no_pauses = self.holed  # what an Ogg file leaves out is lost
+        # What is left out of an Ogg or FLAC file is lost, and their times are exact.
+        is_exact = self.holed or self.container.format.name == "flac"
+        other = 0  # s of another rate, or other channels
         for packet in self._packets():
             broken = self.damaged
             try:
@@ -1820,14 +1824,20 @@ class _Decoded(_Reader):
                     if self.stream.codec_context.name in ("opus", "libopus"):
                         self.subtype = "OPUS"
                 if layout != (self.rate, self.channels):
-                    raise ValueError("its rate or its channels change on the way: split it where they do")
+                    other += frame.samples / frame.sample_rate
+                    if other > 1:
+                        raise ValueError("its rate or its channels change on the way: split it where they do")
+                    self.damaged = True  # a few frames that tell nonsense
+                    continue
                 if frame.time is not None:  # of the frames in one packet only the first has one
                     begin = round(frame.time * self.rate)
                     first = begin - length if first is None else first
-                    for silence in self._silence(begin - first, begin - first - length):
+                    missing = begin - first - length
+                    is_gap = missing > (0.01 if is_exact else 0.25) * self.rate
+                    for silence in self._silence(begin - first, missing) if is_gap else ():
                         yield silence
                         length += silence.shape[-1]
-                        self.lost += (broken or has_no_pauses) * silence.shape[-1]
+                        self.lost += (broken or is_exact) * silence.shape[-1]
                 length += frame.samples
                 yield _samples(frame)
 
@@ -1844,8 +1854,8 @@ class _Decoded(_Reader):
         return [frame]
 
     def _silence(self, end, n):
-        """Yield `n` samples of silence, which end at the sample `end`; none where this is short, or can't be true."""
-        if 0.25 * self.rate < n < 3600 * self.rate and end <= (self.n_samples or end):
+        """Yield `n` samples of silence, which end at the sample `end`; none where this can't be true."""
+        if n < 3600 * self.rate and end <= (self.n_samples or end):
             size = self.rate // 10
             for start in range(0, n, size):
                 yield np.zeros((self.channels, min(size, n - start)), np.float32)
@@ -1902,9 +1912,9 @@ def _reader(path):
     try:
         reader = _Sndfile(path)
         audio_format = reader.file.format
-        if audio_format == "FLAC" and reader.n_samples:  # one that was cut is refused, but only at its end
-            reader.file.seek(-1, sf.SEEK_END)
-            reader.file.read(1)
+        if audio_format == "FLAC":  # libsndfile refuses what is damaged or was cut, but not before it comes there
+            while len(reader.file.read(1 << 20)):
+                pass
             reader.file.seek(0)
         n_streams, is_damaged, is_ended = _survey_ogg(path) if audio_format == "OGG" else (1, False, True)
         reader.cut |= not is_ended

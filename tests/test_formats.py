@@ -570,6 +570,34 @@ def test_eight_channels(tmp_path, name, codec, layout):
     assert (np.abs(signal).mean(axis=1) > 0.015).sum() >= 7  # AAC leaves only the lowest notes to one of them
 
 
+@pytest.mark.parametrize("damage", ["a bit", "zeros", "missing"])
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_what_a_flac_loses_becomes_silence_and_is_told(tmp_path, damage, rate):
+    source = write(tmp_path / "a.flac", speech_like(10, rate), rate)
+    content = bytearray(source.read_bytes())
+    middle = len(content) // 2
+    if damage == "missing":
+        del content[middle : middle + 4096]
+    else:
+        content[middle : middle + 2048] = bytes(2048) if damage == "zeros" else content[middle : middle + 2048]
+        content[middle] ^= 4
+    source.write_bytes(content)
+    signal, told = denoised(source, tmp_path / "b.wav")
+    assert len(signal) == 10 * rate and len(told) == 1 and "s that are lost became silence" in told[0]
+    for part in (slice(0, 4 * rate), slice(6 * rate, None)):
+        assert np.array_equal(signal[part], speech_like(10, rate)[part])
+
+
+def test_damaged_frames_that_tell_another_rate_are_left_out(tmp_path):
+    source = encode(tmp_path / "a.aac", "aac", speech_like(10, 16000), 16000)
+    frames = source.read_bytes().split(b"\xff\xf1")
+    for i in (100, 102):
+        frames[i] = bytes([frames[i][0] & 0xC3]) + frames[i][1:]  # 96 kHz
+    source.write_bytes(b"\xff\xf1".join(frames))
+    signal, told = denoised(source, tmp_path / "b.wav")
+    assert len(signal) > 9.5 * 16000 and len(told) == 1 and "a.aac is damaged" in told[0]
+
+
 def test_tags_between_appended_mp3_are_no_damage(tmp_path):
     source = encode(tmp_path / "a.mp3", "libmp3lame", tags={"title": "a call"})
     source.write_bytes(2 * source.read_bytes())
