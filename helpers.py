@@ -1890,10 +1890,11 @@ class _Decoded(_Reader):
         return signal[:, :n]
 
     def is_cut(self):
-        """Whether the file, read to its end, ends within a frame, or more than a frame earlier than it states."""
+        """Whether the file, read to its end, ends within a frame, or more than two frames earlier than it states: so much
+        decoders leave out at the beginning of MP3."""
         if self.container.format.name == "ogg":
             return self.damaged or not self.ended
-        return self.damaged or self.cut or self.length + max(self.longest, self.rate // 10) < (self.n_samples or 0)
+        return self.damaged or self.cut or self.length + max(2 * self.longest, self.rate // 10) < (self.n_samples or 0)
 
     def fault(self):
         if self.lost and not self.is_cut():

@@ -498,6 +498,11 @@ def test_file_that_was_cut_is_told(tmp_path, name, codec, share):
     assert len(signal) < 9 * RATE and len(told) == 1 and "seems to have been cut" in told[0]
 
 
+def test_mp3_in_matroska_is_not_cut(tmp_path):
+    signal, told = denoised(encode(tmp_path / "a.mkv", "libmp3lame", speech_like(5)), tmp_path / "b.wav")
+    assert len(signal) / RATE == pytest.approx(5, abs=0.1) and told == []
+
+
 @pytest.mark.parametrize("filler", [bytes, lambda size: b"\xaa" * size])
 @pytest.mark.parametrize("options", [{}, {"live": "1"}])  # by a browser, too, in one go
 def test_what_a_webm_loses_becomes_silence_and_is_told(tmp_path, options, filler):
