@@ -1890,8 +1890,10 @@ class _Decoded(_Reader):
         return signal[:, :n]
 
     def is_cut(self):
-        """Whether the file, read to its end, ends within a frame, or more than two frames earlier than it states: so much
-        decoders leave out at the beginning of MP3."""
+        """Whether the file, read to its end, ends within a frame, or more than two frames earlier than it states.
+
+        Up to two frames decoders leave out at the beginning of MP3.
+        """
         if self.container.format.name == "ogg":
             return self.damaged or not self.ended
         return self.damaged or self.cut or self.length + max(2 * self.longest, self.rate // 10) < (self.n_samples or 0)
