@@ -328,7 +328,8 @@ def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
             of one channel; by default its ending tells, as .ul and .gsm do.
         rate: the rate of such a file in Hz; by default that of its ending, or 8000.
 
-    Returns: (signal, rate), float32 `(channels, samples)` in [-1, 1] and the sample rate in Hz.
+    Returns: (signal, rate), float32 `(channels, samples)` in [-1, 1] and the sample rate in Hz. If all is read, and the
+    file was cut or is damaged, a warning tells.
     Raises: FileNotFoundError, or ValueError for a file that holds no readable audio.
     """
     with open_audio(path, raw, rate) as audio:
@@ -338,8 +339,9 @@ def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
             signal = audio.read(-1 if duration is None else round(duration * audio.rate))
         except (sf.LibsndfileError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
-    if audio.note:
-        warnings.warn(audio.note, stacklevel=2)
+        fault = audio.fault() if duration is None else ""
+    for text in filter(None, (audio.note, fault and f"{path} {fault}")):
+        warnings.warn(text, stacklevel=2)
     if signal.size == 0:
         raise ValueError(f"{path} holds no audio at {offset:.2f} s: check that the recording is not empty")
     return signal, audio.rate
@@ -1634,6 +1636,7 @@ class _Sndfile(_Reader):
     """A sound file, read by libsndfile; `raw` is (sample format, rate) of a file without a header, of one channel."""
 
     def __init__(self, path, raw=None):
+        self.path, self.rest = path, None
         patches, hidden, self.cut, _ = ({}, 0, False, False) if raw else _compared_with_header(path)
         layout = (raw[1], 1, raw[0], "LITTLE", "RAW") if raw else ()
         self._open(_Mended(path, patches) if patches else _encoded(path), layout)
@@ -1676,10 +1679,16 @@ class _Sndfile(_Reader):
 
     def read(self, n):
         """The next `n` samples, or all if it is -1; fewer at the end: float32 `(channels, samples)`."""
+        if self.rest:
+            return self.rest.read(n)
         try:
             n = min(self.n_samples if n < 0 else n, self.limit - self.length)
             samples = self.file.read(n, dtype="float32", always_2d=True).T
         except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
+            if self.file.format == "FLAC":  # libsndfile stops where it is damaged, or was cut
+                self.rest = _Decoded(self.path)
+                self.rest.skip(self.length)
+                return self.rest.read(n)
             raise ValueError(f"it is damaged ({error}): copy or record it again") from None
         self.length += samples.shape[-1]
         return samples
@@ -1688,8 +1697,13 @@ class _Sndfile(_Reader):
         """Whether the file, read to its end, held fewer samples than it states."""
         return self.cut or self.length < self.n_samples
 
+    def fault(self):
+        return self.rest.fault() if self.rest else super().fault()
+
     def close(self):
         self.file.close()
+        if self.rest:
+            self.rest.close()
         if isinstance(self.source, _Mended):
             self.source.close()
 
@@ -1810,7 +1824,8 @@ class _Decoded(_Reader):
             broken = self.damaged
             try:
                 frames = packet.decode()
-                self.damaged = packet.is_corrupt or (broken and packet.size == 0)  # corrupt: the file ends within it
+                ends_within = packet.is_corrupt and self.container.format.name != "wav"  # there it is only shorter
+                self.damaged = ends_within or (broken and packet.size == 0)
             except self.error:
                 frames = self._pause(packet)
                 is_tag = bytes(packet).startswith(b"ID3")  # of an MP3 that was appended
@@ -1915,10 +1930,6 @@ def _reader(path):
     try:
         reader = _Sndfile(path)
         audio_format = reader.file.format
-        if audio_format == "FLAC":  # libsndfile refuses what is damaged or was cut, but not before it comes there
-            while len(reader.file.read(1 << 20)):
-                pass
-            reader.file.seek(0)
         n_streams, is_damaged, is_ended = _survey_ogg(path) if audio_format == "OGG" else (1, False, True)
         reader.cut |= not is_ended
         # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does, or
