@@ -1587,7 +1587,7 @@ def _samples_before_zeros(path, n_samples, channels):
             file.seek(begin)
             piece = file.read(end - begin).rstrip(b"\0")
             end = begin + len(piece)
-    return min(n_samples, (end - start) // channels)
+    return min(n_samples, max(0, end - start) // channels)
 
 
 class _Reader:
@@ -1755,7 +1755,9 @@ class _Decoded(_Reader):
             if self.rest is None:
                 raise ValueError("no sound in it can be decoded")
         except av.FFmpegError as error:
-            raise ValueError(error.strerror) from None
+            has_no_index = any("moov atom not found" in text for _, _, text in log)
+            reason = "its index is missing, which recorders write at the end" if has_no_index else error.strerror
+            raise ValueError(reason) from None
         finally:
             av.logging.set_level(None)
         self.tags = {key.lower(): text for key, text in (self.stream.metadata | self.container.metadata).items()}

@@ -498,6 +498,15 @@ def test_file_that_was_cut_is_told(tmp_path, name, codec, share):
     assert len(signal) < 9 * RATE and len(told) == 1 and "seems to have been cut" in told[0]
 
 
+def test_recording_of_a_phone_that_was_not_ended_is_explained(tmp_path):
+    source = encode(tmp_path / "a.m4a", "aac")
+    source.write_bytes(source.read_bytes()[:-2000])
+    with pytest.raises(
+        ValueError, match=r"a\.m4a is not audio .*its index is missing, which recorders write at the end"
+    ):
+        helpers.denoise_file(source, tmp_path / "b.wav", MODEL)
+
+
 def test_mp3_in_matroska_is_not_cut(tmp_path):
     signal, told = denoised(encode(tmp_path / "a.mkv", "libmp3lame", speech_like(5)), tmp_path / "b.wav")
     assert len(signal) / RATE == pytest.approx(5, abs=0.1) and told == []
