@@ -2,10 +2,11 @@
 
 Run it in the folder above as `python -m data.make_ablation FOLDER`: for each of VARIANTS the network is trained from
 random weights on the corpus that SPEECH_CORPUS names, and measured on held-out blends, as they are and over a telephone
-line. All see 1200 batches, 8 hours of blends, which takes twenty minutes on two cores. FOLDER keeps the trainings and
-their scores. A run that was killed, started again, goes on where it was. The table that is here was made with 800
-batches, an earlier loss, earlier blends and half of the dual-path blocks, and has a row for a term that the loss no
-longer has.
+line. All see 1200 batches, 8 hours of blends, which takes twenty minutes to an hour on two cores. FOLDER keeps the
+trainings, and ablation_blends.csv, beside the table, the scores of each blend: a run that was killed, started again,
+goes on where it was, on another machine with the variants that are not in that file. Remove both after a change of the
+network, the loss or the blends. The table that is here was made with 800 batches, an earlier loss, earlier blends and
+half of the dual-path blocks, and has a row for a term that the loss no longer has.
 """
 
 import functools
@@ -18,6 +19,7 @@ import pandas as pd
 import helpers
 
 TABLE = helpers.ROOT / "data" / "results" / "ablation.csv"
+BLENDS = TABLE.with_name("ablation_blends.csv")
 
 
 def without_term(name):
@@ -107,19 +109,25 @@ def compare(scores):
     return pd.DataFrame(rows, columns=["variant", "condition", "measure", "mean", "difference", "half_width"])
 
 
+def trained(variant, folder):
+    """The scores of a variant, which is trained by a process of its own."""
+    target = folder / f"{variant.replace(' ', '-')}.keras"
+    process = multiprocessing.get_context("spawn").Process(target=train, args=(variant, target))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"the training of {variant!r} failed")
+    return pd.read_csv(target.with_suffix(".csv"))
+
+
 def main(folder):
-    tables = []
+    scores = pd.read_csv(BLENDS) if BLENDS.exists() else pd.DataFrame(columns=["signal"])
     for variant in VARIANTS:
-        target = folder / f"{variant.replace(' ', '-')}.keras"
-        if not target.with_suffix(".csv").exists():
-            process = multiprocessing.get_context("spawn").Process(target=train, args=(variant, target))
-            process.start()
-            process.join()
-            if process.exitcode:
-                raise SystemExit(f"the training of {variant!r} failed")
-        tables.append(pd.read_csv(target.with_suffix(".csv")))
-        scores = pd.concat(tables).drop_duplicates(["condition", "signal", "name"])  # each has the noisy ones
-        compare(scores).to_csv(TABLE, index=False, float_format="%.4f")
+        if variant not in scores["signal"].to_list():
+            scores = pd.concat([scores, trained(variant, folder)])
+            scores = scores.drop_duplicates(["condition", "signal", "name"])  # each has the noisy ones
+            scores.to_csv(BLENDS, index=False, float_format="%.4f")
+            compare(scores).to_csv(TABLE, index=False, float_format="%.4f")
 
 
 if __name__ == "__main__":

@@ -501,9 +501,7 @@ def test_file_that_was_cut_is_told(tmp_path, name, codec, share):
 def test_recording_of_a_phone_that_was_not_ended_is_explained(tmp_path):
     source = encode(tmp_path / "a.m4a", "aac")
     source.write_bytes(source.read_bytes()[:-2000])
-    with pytest.raises(
-        ValueError, match=r"a\.m4a is not audio .*its index is missing, which recorders"
-    ):
+    with pytest.raises(ValueError, match=r"a\.m4a is not audio .*its index is missing, which recorders"):
         helpers.denoise_file(source, tmp_path / "b.wav", MODEL)
 
 

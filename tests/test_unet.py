@@ -523,12 +523,38 @@ def test_ablations_of_the_loss(ablated, name):
     assert [key for key, weight in helpers.LOSS_WEIGHTS.items() if weight == 0] == [name]
 
 
-def test_ablations_are_compared_blend_by_blend():
+def ablation_scores(signal, lift):
     rows = [
         {"condition": "as it is", "signal": signal, "name": name, "si_sdr": score + lift}
-        for signal, lift in (("all of it", 0), ("real mask", 1))
         for name, score in (("a", 3), ("b", 9), ("c", 20))
     ]
-    scores = pd.DataFrame(rows).assign(pesq=1, stoi=1, estoi=1)
+    return pd.DataFrame(rows).assign(pesq=1, stoi=1, estoi=1)
+
+
+def test_ablations_are_compared_blend_by_blend():
+    scores = pd.concat([ablation_scores("all of it", 0), ablation_scores("real mask", 1)])
     last = make_ablation.compare(scores).iloc[-1]
     assert last[["variant", "measure", "difference", "half_width"]].to_list() == ["real mask", "si_sdr", 1, 0]
+
+
+def test_ablations_go_on_with_those_that_have_no_scores(tmp_path, monkeypatch):
+    trainings = []
+
+    def trained(variant, folder):
+        if len(trainings) == 2:
+            raise KeyboardInterrupt
+        trainings.append(variant)
+        return pd.concat([ablation_scores("noisy", -5), ablation_scores(variant, len(trainings))])
+
+    for name in ("TABLE", "BLENDS"):
+        monkeypatch.setattr(make_ablation, name, tmp_path / f"{name}.csv")
+    monkeypatch.setattr(make_ablation, "trained", trained)
+    variants = list(make_ablation.VARIANTS)
+    for done in (variants[:2], variants[2:4]):
+        trainings.clear()
+        with pytest.raises(KeyboardInterrupt):
+            make_ablation.main(tmp_path)
+        assert trainings == done
+    table = pd.read_csv(tmp_path / "TABLE.csv").query("measure == 'si_sdr'")
+    assert table["variant"].to_list() == ["noisy", *variants[:4]]
+    assert table["difference"].to_list() == [-6, 0, 1, 0, 1]
