@@ -1821,6 +1821,7 @@ class _Decoded(_Reader):
         first, length = None, 0  # where the first frame begins by its time, and what was yielded, in samples
         # What is left out of an Ogg or FLAC file is lost, and their times are exact.
         is_exact = self.holed or self.container.format.name == "flac"
+        keeps_times = self.container.format.name.startswith(("mov", "matroska"))
         other = 0  # s of another rate, or other channels
         for packet in self._packets():
             broken = self.damaged
@@ -1850,7 +1851,7 @@ class _Decoded(_Reader):
                     begin = round(frame.time * self.rate)
                     first = begin - length if first is None else first
                     missing = begin - first - length
-                    is_gap = missing > (0.01 if is_exact else 0.25) * self.rate
+                    is_gap = missing > (0.01 if is_exact or (broken and keeps_times) else 0.25) * self.rate
                     for silence in self._silence(begin - first, missing) if is_gap else ():
                         yield silence
                         length += silence.shape[-1]

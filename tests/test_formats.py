@@ -622,6 +622,13 @@ def test_tags_between_appended_mp3_are_no_damage(tmp_path):
     assert len(signal) > 4 * RATE and told == []
 
 
+def test_single_frame_that_is_lost_moves_nothing(tmp_path):
+    whole = denoised(encode(tmp_path / "a.m4a", "aac", speech_like(9)), tmp_path / "a.wav")[0]
+    signal, told = denoised(with_hole(tmp_path / "b.m4a", 9, 30_000, 20), tmp_path / "b.wav")
+    assert len(signal) == 9 * RATE and len(told) == 1 and "0.1 s that are lost became silence" in told[0]
+    assert np.array_equal(signal[-2 * RATE :], whole[-2 * RATE :])
+
+
 def test_pauses_of_amr_keep_their_time(tmp_path):
     """200 ms of speech in turn with as much of which AMR tells only that nobody speaks."""
     content = encode(tmp_path / "a.amr", "libopencore_amrnb", speech_like(2)).read_bytes()
