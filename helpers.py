@@ -1573,10 +1573,10 @@ def _samples_of_whole_blocks(path, reads_to_end):
     return (size - start if reads_to_end else min(stated, size - start)) // n_bytes * n_samples
 
 
-def _samples_before_zeros(path, n_samples, channels):
-    """How many of the samples, of a byte each, come before the zero bytes that the file ends with.
+def _samples_before_zeros(path, n_bytes, n_samples):
+    """How many samples come before the zero bytes that a file ends with, if `n_samples` of them take `n_bytes`.
 
-    A recorder that crashed, or a full disk, leaves them. In u-law, A-law and PCM of 8 bits they are loud.
+    A recorder that crashed, or a full disk, leaves them.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -1587,7 +1587,7 @@ def _samples_before_zeros(path, n_samples, channels):
             file.seek(begin)
             piece = file.read(end - begin).rstrip(b"\0")
             end = begin + len(piece)
-    return min(n_samples, max(0, end - start) // channels)
+    return max(0, end - start) // n_bytes * n_samples
 
 
 class _Reader:
@@ -1651,9 +1651,10 @@ class _Sndfile(_Reader):
         elif raw and self.subtype == "GSM610":  # frames of 33 bytes, 20 ms each
             n_frames, rest = divmod(path.stat().st_size, 33)
             self.limit, self.cut = 160 * n_frames, rest > 0
-        elif self.subtype in ("ULAW", "ALAW", "PCM_U8"):
-            limit = _samples_before_zeros(path, self.n_samples, self.channels)
-            if self.n_samples - limit > self.rate / 2:
+        if self.subtype in ("ULAW", "ALAW", "PCM_U8", "VOX_ADPCM", "GSM610"):  # in these zeros are loud
+            blocks = {"VOX_ADPCM": (1, 2), "GSM610": (33, 160) if raw else (65, 320)}
+            limit = _samples_before_zeros(path, *blocks.get(self.subtype, (self.channels, 1)))
+            if min(self.n_samples, self.limit) - limit > self.rate / 2:
                 self.limit, self.cut = limit, True
         self.n_samples = min(self.n_samples, self.limit)
         for name, number in sf._str_types.items():
