@@ -1820,15 +1820,15 @@ class _Decoded(_Reader):
         Browsers leave out pauses; frames that are damaged are left out here.
         """
         first, length = None, 0  # where the first frame begins by its time, and what was yielded, in samples
-        # What is left out of an Ogg or FLAC file is lost, and their times are exact.
-        is_exact = self.holed or self.container.format.name == "flac"
-        keeps_times = self.container.format.name.startswith(("mov", "matroska"))
         other = 0  # s of another rate, or other channels
+        name = self.container.format.name
+        is_exact = name.startswith(("flac", "matroska", "mov", "ogg"))  # of others FFmpeg reckons the times
+        has_no_pauses = self.holed or name == "flac"  # what is missing of a holed Ogg file, or of FLAC, is lost
         for packet in self._packets():
             broken = self.damaged
             try:
                 frames = packet.decode()
-                ends_within = packet.is_corrupt and self.container.format.name != "wav"  # there it is only shorter
+                ends_within = packet.is_corrupt and name != "wav"  # there it is only shorter
                 self.damaged = ends_within or (broken and packet.size == 0)
             except self.error:
                 frames = self._pause(packet)
@@ -1852,11 +1852,12 @@ class _Decoded(_Reader):
                     begin = round(frame.time * self.rate)
                     first = begin - length if first is None else first
                     missing = begin - first - length
-                    is_gap = missing > (0.01 if is_exact or (broken and keeps_times) else 0.25) * self.rate
-                    for silence in self._silence(begin - first, missing) if is_gap else ():
-                        yield silence
-                        length += silence.shape[-1]
-                        self.lost += (broken or is_exact) * silence.shape[-1]
+                    is_lost = broken or has_no_pauses
+                    if missing > (0.01 if is_lost and is_exact else 0.25) * self.rate:
+                        for silence in self._silence(begin - first, missing):
+                            yield silence
+                            length += silence.shape[-1]
+                            self.lost += is_lost * silence.shape[-1]
                 length += frame.samples
                 yield _samples(frame)
 
