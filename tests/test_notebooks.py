@@ -1,6 +1,6 @@
 """What the committed notebooks must look like, and that the answers to their exercises are right.
 
-That the notebooks run as they are is tested by nbmake.
+That the notebooks run as they are is tested by nbmake, but for the slow ones: see pyproject.toml.
 """
 
 import ast
@@ -28,7 +28,7 @@ OTHER_PARAMETERS = {
     "06_evaluation": {"N_BLENDS": 6, "SEED": 1},
     "07_denoising_calls": {"SNR_DB": 0},
     "08_scaling_out": {"N_CALLS": 6, "CALL_SECONDS": 20},
-    "09_live": {"N_BLENDS": 3, "SEED": 1, "LIVE": True},
+    "09_live": {"N_BLENDS": 2, "SEED": 1, "LIVE": True},
     "10_judges": {"SEED": 1, "LIVE": True},
 }
 
@@ -197,8 +197,10 @@ def course(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     shutil.copy(helpers.ROOT / "requirements.txt", folder)
     module = (helpers.ROOT / "helpers.py").read_text()
-    assert module.count("n_dual=2") == 1
-    (folder / "helpers.py").write_text(module.replace("n_dual=2", "n_dual=1"))  # is built and trained much faster
+    size = "widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6), n_dual=2"
+    smaller = "widths=(8, 12, 16, 24), n_blocks=(0, 0, 1, 1), n_dual=1"  # is built and trained much faster
+    assert module.count(size) == 1
+    (folder / "helpers.py").write_text(module.replace(size, smaller))
     for name in ("notebooks", "images"):
         shutil.copytree(helpers.ROOT / name, folder / name, ignore=shutil.ignore_patterns(".*"))
     (folder / "data").symlink_to(helpers.ROOT / "data")
@@ -213,7 +215,12 @@ def test_answers_are_right_also_with_other_parameters(name, course):
     nbformat.write(notebook, course / f"{name}.ipynb")
     parameters = OTHER_PARAMETERS.get(name, {})
     run = papermill.execute_notebook(
-        course / f"{name}.ipynb", None, parameters, cwd=course / "notebooks", progress_bar=False
+        course / f"{name}.ipynb",
+        None,
+        parameters,
+        cwd=course / "notebooks",
+        progress_bar=False,
+        execution_timeout=900,  # s for one cell: a kernel that hangs fails this test, and not all of them
     )
     checks = [cell for cell in code_cells(run) if cell.source.endswith(", answer)")]
     assert [printed(cell) for cell in checks] == ["Right.\n"] * len(checks) and checks
