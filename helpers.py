@@ -186,16 +186,20 @@ def list_noise(corpus=None):
     folds: 1 is for testing, 2 for validation. Extra noise has its folder's name as category, fold 0, and is for
     training; `speech/` and `rir/` are no noise. Files that are unreadable or shorter than MIN_DURATION are left out,
     with a warning that names them.
-    Raises FileNotFoundError if the corpus holds no noise.
+    Raises FileNotFoundError if the corpus holds no noise, and ValueError if the table of ESC-50 can't be read.
     """
     corpus = find_corpus() if corpus is None else Path(corpus)
     rows, held_out = [], set()
     for meta in sorted(corpus.glob("ESC-50*/meta/esc50.csv")):
-        for clip in pd.read_csv(meta).sort_values("filename").itertuples():
+        try:
+            clips = pd.read_csv(meta, usecols=["filename", "fold", "category"])
+        except ValueError as error:
+            raise ValueError(f"{meta} is no table of clips: {error}") from error
+        for clip in clips.sort_values("filename").itertuples():
             split = {1: "test", 2: "validation"}.get(clip.fold, "train")
             rows.append((meta.parents[1] / "audio" / clip.filename, clip.category, clip.fold, split))
             if split == "test":
-                held_out.add(clip.filename.split("-")[1])
+                held_out.update(clip.filename.split("-")[1:2])
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
         others = ("LibriSpeech", "speech", "rir", "archives", "unpacking")  # the last two are of `download_corpus`
         if folder.name not in others and not folder.name.startswith(("ESC-50", ".")):

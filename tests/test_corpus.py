@@ -134,6 +134,20 @@ def test_esc50_master_is_found(corpus):
     assert (helpers.list_noise(corpus)["category"] == "rain").sum() == 3
 
 
+@pytest.mark.parametrize("table", ["", "filename,target\n1-1-A-10.wav,1\n", 'filename,fold,category\n"', "\0\xff"])
+def test_a_table_of_clips_that_is_none_is_named(corpus, table):
+    (corpus / "ESC-50/meta/esc50.csv").write_bytes(table.encode("latin-1"))
+    with pytest.raises(ValueError, match="esc50.csv is no table of clips"):
+        helpers.list_noise(corpus)
+
+
+def test_clips_need_not_be_named_as_those_of_esc50(corpus):
+    (corpus / "ESC-50/audio/1-1-A-10.wav").rename(corpus / "ESC-50/audio/rain.wav")
+    meta = corpus / "ESC-50/meta/esc50.csv"
+    meta.write_text(meta.read_text().replace("1-1-A-10", "rain"))
+    assert "rain.wav" in {path.name for path in helpers.list_noise(corpus)["path"]}
+
+
 @pytest.mark.parametrize(
     ("list_files", "name"),
     [(helpers.list_speech, "LibriSpeech/mini/42/7/42-7-0001.flac"), (helpers.list_noise, "fan/more.wav")],
