@@ -233,13 +233,17 @@ def written_whole(path, source=None):
     """Yield a hidden path beside `path` to write to: it becomes `path` when all is written, and else is removed.
 
     What is made from the file `source` gets its time of change, and can be read by nobody who can't read `source`.
+    Folders that are missing are made, open to no others either.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")  # two writers must not meet
     # Its time as it is now: what it gains while it is read is not in the result.
     origin = Path(source).stat() if source and Path(source).exists() else None
     mode = _mode_of_readers(source, path) if origin else 0o666
+    for folder in [folder for folder in path.parents if not folder.exists()][::-1]:
+        folder.mkdir(0o700 | (mode & 0o044) // 4 * 7, exist_ok=True)  # names tell who called whom
+        if origin and folder.stat().st_gid != origin.st_gid and not mode & 0o004:
+            folder.chmod(0o700)
     if origin and _has_access_list(path.parent, "default"):
         mode = 0o600  # not for those whom the folder's list names
     try:
@@ -263,7 +267,7 @@ def written_whole(path, source=None):
 
 def _mode_of_readers(source, target):
     """Mode bits with which nobody but its owner can read `target` who can't read the file `source`."""
-    source, target = Path(source).resolve(), Path(target).resolve()
+    source, target = Path(source).resolve(), Path(target).parent.resolve() / Path(target).name  # a link is replaced
     mode = _mode(source) & 0o666
     group = source.stat().st_gid
     for folder in set(source.parents) - set(target.parents):  # who may not pass a folder can't read what is in it
@@ -341,9 +345,9 @@ def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
             if offset:  # some codecs (GSM 6.10) can't seek
                 audio.skip(round(offset * audio.rate))
             signal = audio.read(-1 if duration is None else round(duration * audio.rate))
+            fault = audio.fault() if duration is None else ""
         except (sf.LibsndfileError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
-        fault = audio.fault() if duration is None else ""
     for text in filter(None, (audio.note, fault and f"{path} {fault}")):
         warnings.warn(text, stacklevel=2)
     if signal.size == 0:
@@ -1412,18 +1416,28 @@ def _is_unknown(length):
 
 
 class _Mended(io.FileIO):
-    """A file that reads otherwise at some positions: `patches` is a dict of bytes."""
+    """A file whose first `n` bytes read as `head`, which may be longer."""
 
-    def __init__(self, path, patches):
+    def __init__(self, path, head, n):
         super().__init__(path)
-        self.patches = patches
+        self.head, self.shift, self.position = head, len(head) - n, 0
+
+    def tell(self):
+        return self.position
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        size = os.fstat(self.fileno()).st_size + self.shift
+        self.position = offset + {os.SEEK_CUR: self.position, os.SEEK_END: size}.get(whence, 0)
+        return self.position
 
     def readinto(self, buffer):
-        start, n = self.tell(), super().readinto(buffer)
-        for position, patch in self.patches.items():
-            for i, byte in enumerate(patch, position - start):
-                if 0 <= i < n:
-                    memoryview(buffer).cast("B")[i] = byte
+        view = memoryview(buffer).cast("B")
+        head = self.head[self.position : self.position + len(view)]
+        view[: len(head)], n = head, len(head)
+        super().seek(max(self.position, len(self.head)) - self.shift)
+        while n < len(view) and (more := super().readinto(view[n:])):
+            n += more
+        self.position += n
         return n
 
 
@@ -1480,18 +1494,30 @@ def _stated_sound(file, size):
     return start + before, max(0, stated - before), patch
 
 
+def _mended(file, size, start, patch):
+    """The `start` bytes before the sound of an open file of `size` bytes, as they say that it goes on to the end."""
+    file.seek(0)
+    head = bytearray(file.read(start))
+    for position, data in patch.items():
+        head[position : position + len(data)] = data
+    if head.startswith(b"RIFF") and size - start > 0xFFFFFFFF:  # RF64 has room for it (EBU Tech 3306)
+        lengths = struct.pack("<4sIQQQI", b"ds64", 28, size + 28, size - start, 0, 0)
+        head[:12] = b"RF64\xff\xff\xff\xffWAVE" + lengths
+    return bytes(head)
+
+
 def _compared_with_header(path):
     """Compare a sound file with what its header says.
 
-    Returns: (patches, hidden, is_cut, another): what, in the header, makes libsndfile read to the end of the file,
-    empty if there is nothing to mend; which share of the sound follows its stated end; whether it ends before that; and
-    whether another recording follows.
+    Returns: (mended, hidden, is_cut, another): a header with which libsndfile reads to the end of the file, and how
+    many bytes it takes the place of, or None if there is nothing to mend; which share of the sound follows its stated
+    end; whether it ends before that; and whether another recording follows.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         found = _stated_sound(file, size)
         if found is None or found[0] >= size:
-            return {}, 0, False, False
+            return None, 0, False, False
         start, stated, patch = found
         unknown, rest = _is_unknown(stated), size - start - stated
         file.seek(min(start + stated, size))
@@ -1503,19 +1529,19 @@ def _compared_with_header(path):
         lengths = [int.from_bytes(name[2], order) for name in names if name for order in ("little", "big")]
         is_chunk = any(length <= rest for length in lengths)
         another = is_chunk and any(name and name[1] in (*CHUNKS, b".snd", b"data", b"SSND") for name in names)
-        is_sound = bool(follows) and not is_chunk
-    if is_sound or (unknown and stated and not is_chunk):
-        return patch, 0 if unknown else rest / (size - start), False, False
-    # libsndfile refuses a CAF file that was cut.
-    return (patch if rest < 0 else {}), 0, rest < -24, another  # some programs count a header twice
+        goes_on = (bool(follows) or (unknown and stated)) and not is_chunk
+        # libsndfile refuses a CAF file that was cut.
+        mended = (_mended(file, size, start, patch), start) if patch and (goes_on or rest < 0) else None
+    if goes_on:
+        return mended, 0 if unknown else rest / (size - start), False, False
+    return mended, 0, rest < -24, another  # some programs count a header twice
 
 
 TURNED_BYTES = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _ogg_pages(path):
-    """Yield (flags, number of the stream, number of the page) of each page of an Ogg file (RFC 3533), and (0, None, 0)
-    for what is none, or a damaged one."""
+    """Yield the pages of an Ogg file (RFC 3533), bytes without their checksum, and b"" for what is none, or damaged."""
     with path.open("rb") as file:
         while header := file.read(27):
             begin, is_page = file.tell() - len(header), len(header) == 27 and header.startswith(b"OggS")
@@ -1524,9 +1550,9 @@ def _ogg_pages(path):
             # zlib has the checksum of Ogg for bytes whose bits are turned round, with two inversions that Ogg lacks.
             checksum = zlib.crc32(page.translate(TURNED_BYTES), 0xFFFFFFFF) ^ 0xFFFFFFFF
             if is_page and int(f"{checksum:032b}"[::-1], 2) == int.from_bytes(header[22:26], "little"):
-                yield header[5], header[14:18], int.from_bytes(header[18:22], "little")
+                yield page
                 continue
-            yield 0, None, 0
+            yield b""
             file.seek(begin + 1)
             while len(piece := file.read(1 << 16)) > 3:
                 found = piece.find(b"OggS")
@@ -1535,17 +1561,40 @@ def _ogg_pages(path):
                     break
 
 
+def _opus_samples(page):
+    """How many samples, at 48 kHz, the Opus packets hold that begin in a page of Ogg (RFC 6716, section 3.1)."""
+    total, begins, position = 0, not page[5] & 1, 27 + page[26]
+    for size in page[27:position]:
+        if begins and size:
+            kind, code, count = page[position] >> 3, page[position] & 3, page[position + 1] if size > 1 else 0
+            frame = 120 << kind % 4 if kind > 15 else 480 << kind % 2 if kind > 11 else (480, 960, 1920, 2880)[kind % 4]
+            total += frame * (1, 2, 2, count & 63)[code]
+        begins, position = size < 255, position + size
+    return total
+
+
 def _survey_ogg(path):
-    """How many streams begin in an Ogg file, whether pages are missing between others, and whether its last stream ends
-    with a page that says so."""
-    n_begins, is_damaged, last, numbers, is_gap = 0, False, 0, {}, False
-    for flags, stream, number in _ogg_pages(path):
-        if stream is not None:
-            n_begins += flags >> 1 & 1
-            is_damaged |= is_gap or not (flags & 2 or number == numbers.get(stream, number - 1) + 1)
-            numbers[stream], last = number, flags
-        is_gap = stream is None
-    return n_begins, is_damaged, last & 4 > 0
+    """How many streams begin in an Ogg file, whether pages are missing between others, whether its last stream ends
+    with a page that says so, and whether an Opus stream has pauses, which only its times tell of."""
+    n_begins, is_damaged, last, numbers, is_gap, has_pauses = 0, False, 0, {}, False, False
+    totals, leads = {}, {}  # of Opus streams: samples in their packets, and how far their times are ahead of these
+    for page in _ogg_pages(path):
+        if page:
+            last, stream = page[5], page[14:18]
+            granule, number = int.from_bytes(page[6:14], "little"), int.from_bytes(page[18:22], "little")
+            n_begins += last >> 1 & 1
+            is_damaged |= is_gap or not (last & 2 or number == numbers.get(stream, number - 1) + 1)
+            numbers[stream] = number
+            if last & 2 and page.endswith(b"OpusHead", 0, 36):
+                totals[stream] = 0
+            elif stream in totals:
+                totals[stream] += _opus_samples(page)
+                if 0 < granule < 1 << 63:  # else no packet ends here
+                    lead = granule - totals[stream]
+                    has_pauses |= lead > leads.get(stream, lead) + 12_000  # 0.25 s
+                    leads[stream] = lead
+        is_gap = not page
+    return n_begins, is_damaged, last & 4 > 0, has_pauses
 
 
 def _is_joined(path):
@@ -1605,6 +1654,17 @@ class _Reader:
 
     def fault(self):
         """What is wrong with the file, once it was read to its end: words that follow its name, or ""."""
+        fault = self.found_fault()
+        if fault:
+            try:  # to FFmpeg a disk that fails is an end like any other
+                with self.path.open("rb") as file:
+                    while file.read(1 << 20):
+                        pass
+            except OSError as error:
+                raise ValueError(f"it can't be read ({error.strerror}): check the disk, and try again") from None
+        return fault
+
+    def found_fault(self):
         return f"seems to have been cut: it ends after {self.length / self.rate:.1f} s" if self.is_cut() else ""
 
     def chunks(self, size):
@@ -1641,9 +1701,9 @@ class _Sndfile(_Reader):
 
     def __init__(self, path, raw=None):
         self.path, self.rest = path, None
-        patches, hidden, self.cut, _ = ({}, 0, False, False) if raw else _compared_with_header(path)
+        mended, hidden, self.cut, _ = (None, 0, False, False) if raw else _compared_with_header(path)
         layout = (raw[1], 1, raw[0], "LITTLE", "RAW") if raw else ()
-        self._open(_Mended(path, patches) if patches else _encoded(path), layout)
+        self._open(_Mended(path, *mended) if mended else _encoded(path), layout)
         seconds = hidden * self.file.frames / self.file.samplerate
         if 0 < seconds < 0.1:  # a few bytes that another program left there
             self.close()
@@ -1651,7 +1711,7 @@ class _Sndfile(_Reader):
         self.rate, self.channels, self.subtype = self.file.samplerate, self.file.channels, self.file.subtype
         self.n_samples, self.tags, self.limit = self.file.frames, {}, math.inf
         if self.file.format in ("WAV", "WAVEX", "RF64") and self.subtype in ("GSM610", "IMA_ADPCM", "MS_ADPCM"):
-            self.limit = _samples_of_whole_blocks(path, bool(patches))
+            self.limit = _samples_of_whole_blocks(path, mended is not None)
         elif raw and self.subtype == "GSM610":  # frames of 33 bytes, 20 ms each
             n_frames, rest = divmod(path.stat().st_size, 33)
             self.limit, self.cut = 160 * n_frames, rest > 0
@@ -1673,8 +1733,12 @@ class _Sndfile(_Reader):
 
     def _open(self, source, layout=()):
         self.source = source
-        with _libraries_silent():  # the MP3 decoder comments on damaged files
+        with self._held(), _libraries_silent():  # the MP3 decoder comments on damaged files
             self.file = sf.SoundFile(source, "r", *layout)
+
+    def _held(self):
+        """A context to call libsndfile in: what a signal raises while that reads by way of Python would be lost."""
+        return _HeldSignals() if isinstance(self.source, _Mended) else contextlib.nullcontext()
 
     def skip(self, n):
         if self.file.seekable():
@@ -1688,7 +1752,8 @@ class _Sndfile(_Reader):
             return self.rest.read(n)
         try:
             n = min(self.n_samples if n < 0 else n, self.limit - self.length)
-            samples = self.file.read(n, dtype="float32", always_2d=True).T
+            with self._held():
+                samples = self.file.read(n, dtype="float32", always_2d=True).T
         except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
             if self.file.format == "FLAC":  # libsndfile stops where it is damaged, or was cut
                 self.rest = _Decoded(self.path)
@@ -1702,8 +1767,8 @@ class _Sndfile(_Reader):
         """Whether the file, read to its end, held fewer samples than it states."""
         return self.cut or self.length < self.n_samples
 
-    def fault(self):
-        return self.rest.fault() if self.rest else super().fault()
+    def found_fault(self):
+        return self.rest.found_fault() if self.rest else super().found_fault()
 
     def close(self):
         self.file.close()
@@ -1750,7 +1815,7 @@ class _Decoded(_Reader):
                     metadata_errors="replace",
                 )
                 is_ogg = self.container.format.name == "ogg"
-                _, self.holed, self.ended = _survey_ogg(path) if is_ogg else (1, False, True)
+                _, self.holed, self.ended, _ = _survey_ogg(path) if is_ogg else (1, False, True, False)
                 self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
                 if self.container.format.name == "flac":  # else a damaged frame becomes noise
                     self.stream.codec_context.options = {"err_detect": "crccheck+explode"}
@@ -1922,12 +1987,12 @@ class _Decoded(_Reader):
             return self.damaged or not self.ended
         return self.damaged or self.cut or self.length + max(2 * self.longest, self.rate // 10) < (self.n_samples or 0)
 
-    def fault(self):
+    def found_fault(self):
         if self.lost and not self.is_cut():
             return f"is damaged: {self.lost / self.rate:.1f} s that are lost became silence"
         if self.holed:
             return "is damaged: what can't be read of it is left out, and what follows comes earlier"
-        return super().fault()
+        return super().found_fault()
 
     def close(self):
         self.container.close()
@@ -1939,11 +2004,12 @@ def _reader(path):
     try:
         reader = _Sndfile(path)
         audio_format = reader.file.format
-        n_streams, is_damaged, is_ended = _survey_ogg(path) if audio_format == "OGG" else (1, False, True)
+        is_ogg = audio_format == "OGG"
+        n_streams, is_damaged, is_ended, has_pauses = _survey_ogg(path) if is_ogg else (1, False, True, False)
         reader.cut |= not is_ended
         # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does, or
-        # leaves out what is damaged; in VOC it takes what lies between two blocks for sound.
-        if not ("MPEG" in reader.subtype or audio_format == "VOC" or n_streams > 1 or is_damaged):
+        # leaves out what is damaged, and pauses; in VOC it takes what lies between two blocks for sound.
+        if not ("MPEG" in reader.subtype or audio_format == "VOC" or n_streams > 1 or is_damaged or has_pauses):
             return reader
     except (sf.LibsndfileError, TypeError, ValueError) as error:  # soundfile raises TypeError for names such as x.raw
         reason = getattr(error, "error_string", error)
@@ -1972,11 +2038,11 @@ def open_audio(path, raw=None, rate=None):
         raise ValueError(f"{raw} is no sample format of files without a header: choose from {', '.join(RAW)}")
     if rate is not None:
         _check_rate(rate)
-    with path.open("rb") as file:
-        magic = file.read(4)
-    has_header = magic in (*CHUNKS, b"riff", b".snd", b"fLaC", b"OggS")
     ending = path.suffix.lower()
     try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        has_header = magic in (*CHUNKS, b"riff", b".snd", b"fLaC", b"OggS")
         if raw and not has_header:
             reader = _Sndfile(path, (RAW[raw], SAMPLE_RATE if rate is None else rate))
         elif ending in HEADERLESS and not has_header:
@@ -1992,6 +2058,10 @@ def open_audio(path, raw=None, rate=None):
     except (sf.LibsndfileError, ValueError) as error:
         reason = getattr(error, "error_string", error)
         raise ValueError(f"{path} is not audio that can be read ({reason}): check it, or record it again") from None
+    except OSError as error:
+        if error.filename is not None:  # it could not be opened
+            raise
+        raise ValueError(f"{path} can't be read ({error.strerror}): check the disk, and try again") from None
     with contextlib.closing(reader):
         yield reader
 
@@ -2370,8 +2440,9 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
         raw: "ulaw", "alaw" or "slin" for samples without a header, of one channel, in `source` and in `target`.
         rate: their rate in Hz, by default 8000.
 
-    What exceeds [-1, 1] is clipped. A warning tells if the stream ends within a sample. A KeyboardInterrupt that a
-    signal raises ends the stream, and is raised again when all that came is denoised; a second one ends it at once.
+    What exceeds [-1, 1] is clipped. A warning tells if the stream ends within a sample, or before its stated end. A
+    KeyboardInterrupt that a signal raises ends the stream, and is raised again when all that came is denoised; a second
+    one ends it at once.
     Raises ValueError as `denoise_stream` does, or for a stream that is not of such a format.
     """
     if raw:
@@ -2413,6 +2484,9 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
             whole = len(data) // frame * frame
             yield decode(data[:whole], subtype, channels)
             rest = data[whole:]
+        if frame <= left < math.inf and not interrupted:
+            missing = f"{left} bytes ({left / frame / rate:.1f} s)"
+            warnings.warn(f"the stream ends {missing} before the end that its header states", stacklevel=2)
         if rest:
             warnings.warn(f"the stream ends within a sample: its last {len(rest)} bytes are left out", stacklevel=2)
 
@@ -2581,7 +2655,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
                     store.write(np.ascontiguousarray(piece.T))
                     progress.update(round(piece.shape[-1] / audio.rate))
             clips = peak > 1.005 and not floats  # from 0.05 dB on
-            if audio_format == "WAV" and store.tell() >= WAV_LIMIT:
+            if audio_format == "WAV" and store.tell() >= WAV_LIMIT and sf.check_format("RF64", subtype):
                 audio_format = "RF64"
             if audio_format == "AIFF" and length * audio.channels % 2:
                 # libsndfile takes the byte that fills up an odd number of bytes for a sample.
@@ -2596,7 +2670,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
                     _set_tags(file, mark)
                 while data := store.read(4 * audio.channels * BLOCK * audio.rate):
                     samples = np.frombuffer(data, np.float32).reshape(-1, audio.channels)
-                    file.write(samples / peak if clips else samples)
+                    # What is a little beyond 1, libsndfile would write as u-law of the other sign.
+                    file.write(samples if floats else np.clip(samples / (peak if clips else 1), -1, 1))
                 if late:  # behind the sound: some exchanges skip the first 44 bytes of any WAV
                     _set_tags(file, mark)
             _check_written(part, length)
@@ -2634,12 +2709,15 @@ def _layout(path, raw, rate):
     return (None, None) if path.suffix.lower() in known else (raw, rate)
 
 
+_WARNINGS = threading.Lock()  # they are caught for all threads of a process, and a worker may have several
+
+
 def _try_denoise(source, target, model, mix, overwrite, raw=None, rate=None):
     """Denoise a file; return (error, warning): what went wrong, and what to know, each in one line or empty."""
     from tqdm import tqdm
 
     tqdm.set_lock(threading.RLock())  # by default a semaphore, which would outlive a worker that is killed
-    with warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
+    with _WARNINGS, warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
         warnings.simplefilter("always", UserWarning)
         try:
             denoise_file(source, target, model, mix, raw, rate, overwrite)
@@ -3185,7 +3263,7 @@ def _parser():
     command.add_argument("source", type=_path, nargs="+", help="sound file, folder of them, or - for standard input")
     command.add_argument("target", type=_path, help="file, or folder, to write to, or - for standard output")
     command.add_argument("--model", **shipped)
-    shares = "share of the noise to remove, 0 to 1 (default: 1; 0.7 for a recording that is to be transcribed)"
+    shares = "share of the noise to remove, 0 to 1 (default: 1; to transcribe a recording, try 0.7 too)"
     command.add_argument("--mix", type=float, default=1.0, help=shares)
     command.add_argument("--raw", choices=RAW, help="sample format of files without a header, of one channel")
     command.add_argument("--rate", type=int, help="their rate in Hz (default: that of their ending, else 8000)")
@@ -3353,6 +3431,8 @@ def main(arguments=None):
             os.set_inheritable(number, True)  # nor one that a worker opens
         os.close(number)
         sys.stderr = sys.stderr or io.StringIO()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not all consoles have all letters of a name
     try:
         status = _run(options.pop("command"), options)
         if sys.stdout is not None:

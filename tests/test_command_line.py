@@ -1,6 +1,7 @@
 """Tests of the command line."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -421,6 +422,15 @@ def test_endings_of_what_is_left_out_stay_in_one_line(tmp_path, fixed_model, cap
     (tmp_path / "calls" / "b.x\ny").touch()
     assert run_main("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model) == 0
     assert capsys.readouterr().out.splitlines()[1] == "left out: 1 .x\\ny"
+
+
+def test_main_on_a_console_that_lacks_a_letter(tmp_path, monkeypatch, fixed_model):
+    write(tmp_path / "calls/a.wav")
+    (tmp_path / "calls/12.05. \u0430\u043d\u043d\u0430").touch()
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "cp1252"))
+    assert run_main("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model) == 0
+    assert shown.getvalue().splitlines()[-1] == rb"left out: 1 . \u0430\u043d\u043d\u0430"
 
 
 def test_newlines_in_names_stay_in_one_line(tmp_path, fixed_model, capsys):

@@ -137,7 +137,7 @@ def test_esc50_master_is_found(corpus):
 @pytest.mark.parametrize("table", ["", "filename,target\n1-1-A-10.wav,1\n", 'filename,fold,category\n"', "\0\xff"])
 def test_a_table_of_clips_that_is_none_is_named(corpus, table):
     (corpus / "ESC-50/meta/esc50.csv").write_bytes(table.encode("latin-1"))
-    with pytest.raises(ValueError, match="esc50.csv is no table of clips"):
+    with pytest.raises(ValueError, match="is no table of clips"):
         helpers.list_noise(corpus)
 
 
@@ -378,6 +378,26 @@ def give_access_list(path, kind):
         os.setxattr(path, f"system.posix_acl_{kind}", packed)
     except (AttributeError, OSError):
         pytest.skip("this system has no access lists")
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o600, 0o700), (0o640, 0o750), (0o644, 0o750)])
+def test_folders_made_for_results_show_no_more_than_their_source(tmp_path, umask, mode, expected):
+    source = write(tmp_path / "a.wav")
+    source.chmod(mode)
+    with helpers.written_whole(tmp_path / "out/agent/b.wav", source) as part:
+        part.touch()
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "out", tmp_path / "out/agent")] == [expected] * 2
+
+
+@pytest.mark.parametrize("dangles", [True, False])
+def test_result_takes_the_place_of_a_link_and_not_the_readers_of_what_it_names(tmp_path, dangles):
+    source = write(tmp_path / "private/a.wav")
+    source.chmod(0o644)
+    (tmp_path / "link.wav").symlink_to(source.with_name("none.wav" if dangles else "a.wav"))
+    source.parent.chmod(0o700)
+    with helpers.written_whole(tmp_path / "link.wav", source) as part:
+        part.touch()
+    assert (tmp_path / "link.wav").stat().st_mode & 0o777 == 0o600 and not (tmp_path / "link.wav").is_symlink()
 
 
 @pytest.mark.parametrize("listed", ["calls", "calls/a.wav"])

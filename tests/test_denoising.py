@@ -1,5 +1,6 @@
 """Tests of denoising."""
 
+import concurrent.futures
 import contextlib
 import functools
 import os
@@ -380,6 +381,17 @@ def test_what_is_left_of_a_cut_file_is_denoised(tmp_path, ending, subtype):
     left, expected = (helpers.load_audio(path) for path in (tmp_path / "b.wav", whole))
     assert 40000 < len(left) < 120000
     assert helpers.si_sdr(expected[:40000], left[:40000]) > (10 if subtype == "GSM610" else 20)
+
+
+def test_workers_of_several_threads_tell_each_file_its_own_faults(tmp_path):
+    paths = [write(tmp_path / f"{i}.wav") for i in range(8)]
+    for path in paths[::2]:
+        path.write_bytes(path.read_bytes()[:-2000])
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        model, targets = Fixed(0.5), [path.with_suffix(".flac") for path in paths]
+        told = list(threads.map(lambda *pair: helpers._try_denoise(*pair, model, 1.0, False), paths, targets))
+    for i, (error, warning) in enumerate(told):
+        assert error == "" and (f"{i}.wav seems to have been cut" in warning) == (i % 2 == 0), warning
 
 
 def test_decoder_of_a_damaged_mp3_says_nothing(tmp_path, capfd):

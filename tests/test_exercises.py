@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import soundfile as sf
+from test_formats import encode
 
 import helpers
 
@@ -100,6 +101,13 @@ def test_a_call_that_was_not_cleaned_gets_a_hint(tmp_path, capsys):
         "cleaned": "Right.",
     }.items():
         assert verdict in said(capsys, "08.4", (tmp_path / "noisy.wav", tmp_path / f"{name}.wav"))
+
+
+def test_a_call_that_a_phone_recorded_can_be_judged(tmp_path, capsys):
+    source = encode(tmp_path / "call.m4a", "aac", 0.1 * np.random.default_rng(0).standard_normal(80000))
+    signal, rate = helpers.read_audio(source)
+    sf.write(tmp_path / "call.wav", signal.T, rate)
+    assert "hardly falls" in said(capsys, "08.4", (source, tmp_path / "call.wav"))
 
 
 def test_versions_are_read_from_the_requirements(tmp_path, monkeypatch):

@@ -1,13 +1,16 @@
 """What phones, exchanges and recorders write: read to its end, and written whole."""
 
+import errno
 import fractions
 import io
 import os
 import re
+import signal as signals
 import struct
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import av
 import numpy as np
@@ -855,6 +858,103 @@ def test_wav_that_grows_too_long_becomes_rf64(tmp_path, monkeypatch, limit, audi
     monkeypatch.setattr(helpers, "WAV_LIMIT", limit)
     denoised(write(tmp_path / "a.flac"), tmp_path / "b.wav")
     assert sf.info(tmp_path / "b.wav").format == audio_format
+
+
+def test_long_wav_in_gsm_stays_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers, "WAV_LIMIT", RATE)
+    denoised(write(tmp_path / "a.wav", subtype="GSM610"), tmp_path / "b.wav")
+    assert sf.info(tmp_path / "b.wav").subtype == "GSM610"
+
+
+@pytest.mark.parametrize("subtype", ["ULAW", "ALAW", "PCM_16"])
+def test_what_is_a_little_beyond_full_scale_does_not_turn_over(tmp_path, subtype):
+    class Raises:
+        def predict_on_batch(self, inputs):
+            return -0.09 * inputs
+
+    signal = 0.92 * np.sin(np.arange(2 * RATE) * 0.1)
+    helpers.denoise_file(write(tmp_path / "a.wav", signal, subtype=subtype), tmp_path / "b.wav", Raises())
+    result, _ = sf.read(tmp_path / "b.wav")
+    assert 1 < 1.09 * np.abs(signal).max() < 1.005
+    np.testing.assert_allclose(result, 1.09 * signal, atol=0.04)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file with a hole may take the disk")
+@pytest.mark.parametrize("states", [0xFFFFFFFF, 1000])
+def test_wav_beyond_4_gb_is_read_to_its_end(tmp_path, states):
+    path = write(tmp_path / "a.wav")
+    with path.open("rb+") as file:
+        header = file.read(44)
+        file.seek(40)
+        file.write(struct.pack("<I", states))
+        file.seek(5 << 30)
+        file.write(b"\x10\x20" * RATE)
+    n = ((5 << 30) - len(header)) // 2 + RATE
+    with helpers.open_audio(path) as audio:
+        assert audio.n_samples == n
+        audio.skip(n - RATE)
+        np.testing.assert_array_equal(audio.read(2 * RATE), np.full((1, RATE), 0x2010 / 32768, np.float32))
+        assert not audio.fault()
+
+
+def test_signal_while_a_header_is_mended_ends_the_run(tmp_path, monkeypatch):
+    """libsndfile reads such files by way of Python, which drops what is raised there."""
+    path = write(tmp_path / "a.wav", speech_like(60))
+    path.write_bytes(path.read_bytes()[:40] + b"\xff" * 4 + path.read_bytes()[44:])
+    readinto, interrupts = helpers._Mended.readinto, iter([signals.SIGINT])
+
+    def interrupted(self, buffer):
+        if self.tell() > 100_000:
+            for number in interrupts:
+                signals.raise_signal(number)
+        return readinto(self, buffer)
+
+    monkeypatch.setattr(helpers._Mended, "readinto", interrupted)
+    monkeypatch.setattr(helpers, "BLOCK", 5)
+    signals.signal(signals.SIGINT, signals.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        helpers.denoise_file(path, tmp_path / "b.wav", MODEL)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+class BadDisk(io.FileIO):
+    """A file of which no more than the first 100 bytes can be read."""
+
+    def read(self, size=-1):
+        if self.tell() + size > 100:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.aac", "aac"), ("a.wav", "pcm_s16le"), ("a.opus", "libopus")])
+def test_a_disk_that_fails_is_no_end(tmp_path, monkeypatch, name, codec):
+    path = encode(tmp_path / name, codec)
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+    monkeypatch.setattr(Path, "open", lambda path, mode: BadDisk(path))
+    for read in (helpers.read_audio, lambda path: helpers.denoise_file(path, tmp_path / "b.wav", MODEL)):
+        with pytest.raises(ValueError, match=rf"{name}.* can't be read \(Input/output error\): check the disk"):
+            read(path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
+def test_pauses_that_only_the_times_of_opus_tell_of(tmp_path, name):
+    """So WebRTC recorders write what a browser that hears silence does not send."""
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libopus", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.round(32767 * speech_like(4, 48000)).astype(np.int16)[None], format="s16", layout="mono"
+        )
+        frame.sample_rate, frame.pts, frame.time_base = 48000, 0, fractions.Fraction(1, 48000)
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            if packet.pts * packet.time_base >= 2:
+                packet.pts = packet.dts = packet.pts + int(3 / packet.time_base)
+            container.mux(packet)
+    signal, warned = denoised(path, tmp_path / f"b{path.suffix}")
+    seconds = np.abs(signal[: 7 * 48000]).reshape(7, -1).mean(axis=1)
+    assert list(seconds[[0, 3, 6]] > 0.1) == [True, False, True] and not warned
+    assert abs(len(signal) - 7 * 48000) < 48000 * 0.05
 
 
 TAGS = {"title": "Call 4711", "artist": "Agent Smith", "date": "2024-05-01", "comment": "café"}

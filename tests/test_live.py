@@ -283,6 +283,13 @@ def test_writer_stops_within_a_sample():
     assert len(enhanced) == len(data) - 4
 
 
+def test_stream_that_ends_before_its_stated_end_is_told():
+    data = wav(noise(24_000))
+    with pytest.warns(UserWarning, match=r"ends 32000 bytes \(2\.0 s\) before the end that its header states"):
+        enhanced = piped(data[:-32_000])
+    assert len(enhanced) == len(data) - 32_000
+
+
 PADDED = wav(noise(1000), "PCM_24").replace(struct.pack("<HH", 3, 24), struct.pack("<HH", 4, 24))
 
 
