@@ -17,6 +17,7 @@ if __name__ == "__main__":  # the imports that follow take half a second, and Ct
 import argparse
 import collections
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.metadata
@@ -162,12 +163,15 @@ def list_speech(corpus=None):
     (seconds). The split is by speaker: numbers divisible by 10 are for testing, numbers that end in 1 for validation.
     Extra speech has "<subset>/<speaker>" as speaker, chapter 0, and is for training.
     Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
-    Raises FileNotFoundError if the corpus holds no speech.
+    Raises FileNotFoundError if the corpus holds no speech, and ValueError if a folder of LibriSpeech is no number.
     """
     corpus = find_corpus() if corpus is None else Path(corpus)
     rows = []
     for path in sorted(corpus.glob("LibriSpeech/*/*/*/*.flac")):
         subset, speaker, chapter = path.parts[-4:-1]
+        if not (speaker.isdecimal() and chapter.isdecimal()):
+            advice = f"put other voices into {corpus / 'speech'}"
+            raise ValueError(f"{path}: speakers and chapters are numbers there; {advice}")
         rows.append((path, subset, int(speaker), int(chapter), path.stem, _split(int(speaker))))
     for path in _sounds(corpus / "speech"):
         subset, speaker = (*path.relative_to(corpus / "speech").parts[:-1], "", "")[:2]
@@ -205,7 +209,8 @@ def list_noise(corpus=None):
         if folder.name not in others and not folder.name.startswith(("ESC-50", ".")):
             # Other sets come from Freesound as ESC-50 does, and their names begin with its number of the recording, or
             # as ESC-50's do: none may be in both training and testing.
-            files = (path for path in _sounds(folder) if held_out.isdisjoint(re.findall(r"\d+", path.stem)[:2]))
+            numbers = {path: re.match(r"(\d+)(?:-(\d+))?", path.stem) for path in _sounds(folder)}
+            files = (path for path, found in numbers.items() if not found or held_out.isdisjoint(found.groups()))
             rows.extend((path, folder.name, 0, "train") for path in files)
     if not rows:
         raise FileNotFoundError(f"no noise in {corpus}: it should hold ESC-50/audio/*.wav and ESC-50/meta/esc50.csv")
@@ -233,17 +238,16 @@ def written_whole(path, source=None):
     """Yield a hidden path beside `path` to write to: it becomes `path` when all is written, and else is removed.
 
     What is made from the file `source` gets its time of change, and can be read by nobody who can't read `source`.
-    Folders that are missing are made, open to no others either.
+    Folders that are missing are made, and can be listed by nobody who can't list those of `source`.
     """
     path = Path(path)
     part = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")  # two writers must not meet
     # Its time as it is now: what it gains while it is read is not in the result.
     origin = Path(source).stat() if source and Path(source).exists() else None
     mode = _mode_of_readers(source, path) if origin else 0o666
-    for folder in [folder for folder in path.parents if not folder.exists()][::-1]:
-        folder.mkdir(0o700 | (mode & 0o044) // 4 * 7, exist_ok=True)  # names tell who called whom
-        if origin and folder.stat().st_gid != origin.st_gid and not mode & 0o004:
-            folder.chmod(0o700)
+    if origin:
+        _make_folder(path.parent, Path(source).resolve().parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if origin and _has_access_list(path.parent, "default"):
         mode = 0o600  # not for those whom the folder's list names
     try:
@@ -265,8 +269,21 @@ def written_whole(path, source=None):
         part.unlink(missing_ok=True)
 
 
+def _make_folder(folder, model):
+    """Make a folder that can be listed by nobody who can't list the folder `model`: names tell who called whom.
+
+    What is missing above it has the folders above `model` as its models.
+    """
+    if not folder.exists():
+        _make_folder(folder.parent, model.parent)
+        mode = _mode_of_readers(model, folder)
+        folder.mkdir(mode | (mode & 0o444) >> 2, exist_ok=True)
+        if folder.stat().st_gid != model.stat().st_gid and not mode & 0o004:
+            folder.chmod(0o700)
+
+
 def _mode_of_readers(source, target):
-    """Mode bits with which nobody but its owner can read `target` who can't read the file `source`."""
+    """Mode bits with which nobody but its owner can read `target` who can't read `source`."""
     source, target = Path(source).resolve(), Path(target).parent.resolve() / Path(target).name  # a link is replaced
     mode = _mode(source) & 0o666
     group = source.stat().st_gid
@@ -447,7 +464,8 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
             if not (folder / content).is_dir():
                 raise ValueError(f"it holds no folder {content}")
         except Exception as error:  # no network, a wrong checksum, or not the expected archive: of many kinds
-            archive.unlink(missing_ok=True)
+            if getattr(error, "errno", None) != errno.ENOSPC:  # else it is whole, and there is no room to unpack it
+                archive.unlink(missing_ok=True)
             raise OSError(
                 f"{address} could not be downloaded ({error}): fetch it by hand and unpack it in {folder}, so that"
                 f" {folder / content} exists"
@@ -1167,6 +1185,15 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         def __getitem__(self, index):
             return self.source[self.epoch * self.n_batches + index]
 
+    class Backup(keras.callbacks.BackupAndRestore):
+        """Goes on from the epoch before if the last one was written in part, whichever of its files that was."""
+
+        def _load_model(self):
+            try:
+                super()._load_model()
+            except ValueError as error:  # Keras tries the epoch before after an OSError alone
+                raise OSError(f"{folder} can't be gone on from ({error}): remove it to start afresh") from error
+
     class Clock(keras.callbacks.Callback):
         """Tells the batches which epoch it is, also after a restart, and logs the seconds that each epoch takes."""
 
@@ -1208,7 +1235,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
             keras.callbacks.ModelCheckpoint(checkpoint, save_best_only=True, initial_value_threshold=best),
             keras.callbacks.CSVLogger(log, append=True),
             # It stays until all is written, and the one before until it is whole.
-            keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True, delete_checkpoint=False),
+            Backup(folder / "backup", double_checkpoint=True, delete_checkpoint=False),
         ],
         verbose="auto" if sys.stdout.isatty() else 2,  # a progress bar, but a line per epoch in notebooks and logs
     )
@@ -1218,7 +1245,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     if not np.isfinite(history["loss"]).all():
         warnings.warn(f"in epoch {len(history)} the loss was no number, which ended the training", stacklevel=2)
     model = keras.saving.load_model(checkpoint, compile=False)
-    hours = n_steps * batches.source.batch_size * batches.source.n_samples / SAMPLE_RATE / 3600
+    hours = len(history) * steps_per_epoch * batches.source.batch_size * batches.source.n_samples / SAMPLE_RATE / 3600
     card = {
         "command": shlex.join(["python", "helpers.py", *sys.argv[1:]]) if sys.argv[0].endswith("helpers.py") else None,
         "start": start and origin,
@@ -1256,6 +1283,8 @@ def export(model, target):
     target = Path(target)
     if target.suffix not in (".onnx", ".tflite"):
         raise ValueError(f"{target} cannot be written: end its name in one of .onnx, .tflite")
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: name a file")
     model = load_model(model)
     if not hasattr(model, "export"):
         raise ValueError("only a Keras model can be exported: name a .keras file")
@@ -1328,7 +1357,8 @@ def describe(model, corpus, files):
     """
     scores = evaluate(held_out_blends(corpus), {"enhanced": functools.partial(denoise, model=model)})
     minutes = _minutes_by_source(corpus, files)
-    licences = {} if corpus.is_relative_to(ROOT / "data" / "sample") else LICENCES  # the sample is nobody's recording
+    is_sample = corpus.resolve().is_relative_to(ROOT / "data" / "sample")  # which is nobody's recording
+    licences = {} if is_sample else LICENCES
     return {
         "parameters": model.count_params(),
         "corpus_minutes": minutes,
@@ -1577,7 +1607,7 @@ def _survey_ogg(path):
     """How many streams begin in an Ogg file, whether pages are missing between others, whether its last stream ends
     with a page that says so, and whether an Opus stream has pauses, which only its times tell of."""
     n_begins, is_damaged, last, numbers, is_gap, has_pauses = 0, False, 0, {}, False, False
-    totals, leads = {}, {}  # of Opus streams: samples in their packets, and how far their times are ahead of these
+    totals, leads = {}, {}  # of Opus streams: samples in their packets, and how far their times began ahead of these
     for page in _ogg_pages(path):
         if page:
             last, stream = page[5], page[14:18]
@@ -1591,8 +1621,7 @@ def _survey_ogg(path):
                 totals[stream] += _opus_samples(page)
                 if 0 < granule < 1 << 63:  # else no packet ends here
                     lead = granule - totals[stream]
-                    has_pauses |= lead > leads.get(stream, lead) + 12_000  # 0.25 s
-                    leads[stream] = lead
+                    has_pauses |= lead > leads.setdefault(stream, lead) + 12_000  # 0.25 s
         is_gap = not page
     return n_begins, is_damaged, last & 4 > 0, has_pauses
 
@@ -1737,12 +1766,13 @@ class _Sndfile(_Reader):
             self.file = sf.SoundFile(source, "r", *layout)
 
     def _held(self):
-        """A context to call libsndfile in: what a signal raises while that reads by way of Python would be lost."""
+        """A context to call libsndfile in: what a signal raises while that calls Python would be lost."""
         return _HeldSignals() if isinstance(self.source, _Mended) else contextlib.nullcontext()
 
     def skip(self, n):
         if self.file.seekable():
-            self.length = self.file.seek(min(n, self.n_samples))
+            with self._held():
+                self.length = self.file.seek(min(n, self.n_samples))
         else:  # GSM 6.10 is not
             super().skip(n)
 
@@ -2007,9 +2037,11 @@ def _reader(path):
         is_ogg = audio_format == "OGG"
         n_streams, is_damaged, is_ended, has_pauses = _survey_ogg(path) if is_ogg else (1, False, True, False)
         reader.cut |= not is_ended
-        # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does, or
-        # leaves out what is damaged, and pauses; in VOC it takes what lies between two blocks for sound.
-        if not ("MPEG" in reader.subtype or audio_format == "VOC" or n_streams > 1 or is_damaged or has_pauses):
+        # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does; it
+        # leaves out what is damaged there, and pauses, and may refuse Opus that was cut; in VOC it takes what lies
+        # between two blocks for sound.
+        is_partial = n_streams > 1 or is_damaged or has_pauses or (reader.subtype == "OPUS" and not is_ended)
+        if not ("MPEG" in reader.subtype or audio_format == "VOC" or is_partial):
             return reader
     except (sf.LibsndfileError, TypeError, ValueError) as error:  # soundfile raises TypeError for names such as x.raw
         reason = getattr(error, "error_string", error)
@@ -2453,7 +2485,8 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
         # The header of the result is that of the source, with the lengths that tell of none.
         header = b"RIFF\xff\xff\xff\xff" + header[8:-4] + b"\xff\xff\xff\xff"
         try:
-            info = sf.info(io.BytesIO(header))
+            with _HeldSignals():
+                info = sf.info(io.BytesIO(header))
         except sf.LibsndfileError as error:
             raise ValueError(f"its sample format can't be read ({error.error_string}): send PCM") from None
         rate, channels, subtype = info.samplerate, info.channels, info.subtype
@@ -2523,8 +2556,9 @@ def _check_layout(source, target, audio_format, subtype):
     # Of six channels or more the last is one for low frequencies; at higher rates libvorbis crashes.
     fits = subtype not in ("VORBIS", "OPUS") or (source.channels < 6 and source.rate <= 200_000)
     try:
-        if fits:
-            sf.SoundFile(io.BytesIO(), "w", source.rate, source.channels, subtype, format=audio_format).close()
+        with _HeldSignals():  # what one raises while libsndfile calls Python would be lost
+            if fits:
+                sf.SoundFile(io.BytesIO(), "w", source.rate, source.channels, subtype, format=audio_format).close()
     except sf.LibsndfileError:
         fits = False
     if not fits:
@@ -2585,8 +2619,8 @@ def _copy_tags(audio, file):
         sf._snd.sf_command(file._file, SET_BROADCAST_INFO, audio.bext, len(audio.bext))
 
 
-def _check_written(path, length):
-    """Raise OSError if what was written is not on the disk, or does not read back to its end.
+def _check_written(path, length, rate):
+    """Raise OSError if what was written, `length` samples at `rate`, is not on the disk, or does not read back whole.
 
     libsndfile does not tell of what fails when it closes a file.
     """
@@ -2594,7 +2628,8 @@ def _check_written(path, length):
         os.fsync(file.fileno())
     try:
         with open_audio(path) as audio:
-            complete = sum(chunk.shape[-1] for chunk in audio.chunks(BLOCK * audio.rate)) >= length
+            n_read = sum(chunk.shape[-1] for chunk in audio.chunks(BLOCK * audio.rate))
+            complete = n_read >= length and audio.rate == rate
     except ValueError:
         complete = False
     if not complete:
@@ -2668,13 +2703,13 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
                     mark = {"comment": _mark(source)}
                 if not late:
                     _set_tags(file, mark)
-                while data := store.read(4 * audio.channels * BLOCK * audio.rate):
+                while data := store.read(4 * audio.channels << 16):  # libvorbis has all of it on its stack
                     samples = np.frombuffer(data, np.float32).reshape(-1, audio.channels)
                     # What is a little beyond 1, libsndfile would write as u-law of the other sign.
                     file.write(samples if floats else np.clip(samples / (peak if clips else 1), -1, 1))
                 if late:  # behind the sound: some exchanges skip the first 44 bytes of any WAV
                     _set_tags(file, mark)
-            _check_written(part, length)
+            _check_written(part, length, audio.rate)
             if not overwrite:  # it may have come meanwhile
                 _check_replaceable(source, target)
     except ValueError as error:
@@ -2741,6 +2776,7 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
             whose source has changed since: they are made again. Any other file that is in the way is an error.
         client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
             machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
+            Threads of one process take turns.
             By default, files are denoised one after the other.
         raw, rate: those of `read_audio`, for files that end in .raw or .pcm; `rate` alone, for all without a header.
 
@@ -2919,8 +2955,10 @@ def _pesq(clean, estimate):
         import pesq
     except ImportError:  # it has no wheels, so that installing it takes a C compiler
         return np.nan
-    if not (np.any(clean) and np.any(estimate)):
+    if not np.any(clean):
         return np.nan
+    if not np.any(estimate):  # the package refuses it
+        return 1.0
     try:
         return float(pesq.pesq(SAMPLE_RATE, clean, estimate, "nb"))
     except (pesq.PesqError, ValueError, ZeroDivisionError):
@@ -2994,7 +3032,7 @@ def paired_files(clean_folder, noisy_folder):
     Clean and noisy are float32 `(samples,)` at 8 kHz; hidden files are left out. Raises FileNotFoundError or ValueError
     if there are no files, one has no namesake, or their lengths differ.
     """
-    paths = sorted(path for path in Path(noisy_folder).glob("[!.]*") if path.suffix.lower() in FORMATS)
+    paths = sorted(filter(is_recording, Path(noisy_folder).glob("[!.]*")))
     if not paths:
         raise FileNotFoundError(f"no sound files in {noisy_folder}: they should end in one of {', '.join(FORMATS)}")
     for path in paths:
@@ -3020,12 +3058,11 @@ def evaluate(pairs, systems=None):
     systems = {"noisy": np.asarray, **(systems or {"enhanced": denoise})}
     rows = []
     for name, clean, noisy in tqdm(pairs, unit="pair", disable=None):
-        with np.errstate(divide="ignore"):  # clean speech has infinite SNR
+        with np.errstate(divide="ignore", invalid="ignore"):  # clean speech has infinite SNR, silence none
             snr_db = 10 * np.log10(np.mean(clean**2) / np.mean((noisy - clean) ** 2))
         for signal, enhance in systems.items():
-            rows.append(
-                {"name": name, "snr_db": round(float(snr_db), 2), "signal": signal, **measure(clean, enhance(noisy))}
-            )
+            measures = measure(clean, enhance(noisy.copy()))
+            rows.append({"name": name, "snr_db": round(float(snr_db), 2), "signal": signal, **measures})
     return pd.DataFrame(rows)
 
 
@@ -3130,7 +3167,7 @@ def plot_scores(table):
     for ax in unused:
         ax.remove()
     for ax, name in zip(axes, measures, strict=True):
-        for (signal, rows), style in zip(table.groupby("signal", sort=False), MARKERS, strict=False):
+        for (signal, rows), style in zip(table.groupby("signal", sort=False), itertools.cycle(MARKERS), strict=False):
             groups = rows.groupby((rows["snr_db"] / 5).round() * 5)[name]
             margin = groups.agg(margin_of_error)
             ax.errorbar(margin.index, groups.mean(), margin, fmt=style, capsize=3, label=signal)
@@ -3308,12 +3345,13 @@ def _run(command, options):
             list(paired_files(options["clean"], options["noisy"])),
             {"enhanced": functools.partial(denoise, model=options["model"])},
         )
-        print(table.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
-        scores = table[list(MEASURES)].dropna(axis=1, how="all")  # PESQ's package may be missing
-        names = table["name"][~np.isfinite(scores).all(axis=1)].unique()
+        finite = table.replace([np.inf, -np.inf], np.nan)
+        print(finite.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
+        scores = finite[list(MEASURES)].dropna(axis=1, how="all")  # PESQ's package may be missing
+        names = table["name"][scores.isna().any(axis=1)].unique()
         if len(names):
-            text = f"of {len(names)} files not all could be measured, such as {names[0]}: the means leave that out"
-            warnings.warn(text, stacklevel=2)
+            text = f"{len(names)} files have measures that are infinite or can't be told, such as {names[0]}: the means"
+            warnings.warn(f"{text} leave those out", stacklevel=2)
         if options["csv"]:
             with written_whole(options["csv"]) as part:
                 table.to_csv(part, index=False, float_format="%.4f")

@@ -90,6 +90,9 @@ def main():
     parser.add_argument("output", type=Path, help="file to write, .keras")
     parser.add_argument("--epochs", type=int, default=8, help=f"of {STEPS_PER_EPOCH} batches (default: 8)")
     options = parser.parse_args()
+    if options.output.suffix != ".keras":
+        parser.error(f"{options.output} can't be written: end its name in .keras")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     corpus = find_corpus()
     parts = (table[table["split"] == "train"] for table in (list_speech(corpus), list_noise(corpus)))
     source = BlendedSpeech(*parts)

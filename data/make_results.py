@@ -125,7 +125,8 @@ def other_sounds():
     for sound, name in SOUNDS.items():
         clips = noise["path"][label.str.contains(name)]
         left = [left_db(load_audio(clip, duration=5), voice) for clip, voice in zip(clips, voices, strict=False)]
-        rows.append((sound, len(left), np.mean(left), min(left), max(left)))
+        if left:  # not all corpora hold all kinds
+            rows.append((sound, len(left), np.mean(left), min(left), max(left)))
     return pd.DataFrame(rows, columns=["sound", "clips", "left_db", "least_db", "most_db"])
 
 

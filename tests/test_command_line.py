@@ -251,8 +251,18 @@ def test_main_evaluates(tmp_path, speech, small_model, capsys):
     assert pd.read_csv(tmp_path / "a.csv")["signal"].to_list() == ["noisy", "enhanced"]
     write(tmp_path / "clean/b.wav", 0 * speech)
     write(tmp_path / "noisy/b.wav", speech)
-    with pytest.warns(UserWarning, match="of 1 files not all could be measured, such as b"):
+    with pytest.warns(UserWarning, match=r"1 files have measures that .* can't be told, such as b"):
         run_main(*arguments, "--model", small_model)
+
+
+def test_main_evaluates_what_is_clean_already(tmp_path, speech, fixed_model, capsys):
+    for name, level in (("a.wav", 0.0), ("b.wav", 0.01)):
+        write(tmp_path / "clean" / name, speech, subtype="FLOAT")
+        write(tmp_path / "noisy" / name, speech + level * noise(len(speech)), subtype="FLOAT")
+    arguments = ("evaluate", "--clean", tmp_path / "clean", "--noisy", tmp_path / "noisy", "--model", fixed_model)
+    with pytest.warns(UserWarning, match=r"1 files have measures that are infinite or .*, such as a\.wav"):
+        assert run_main(*arguments) == 0
+    assert "inf" not in capsys.readouterr().out
 
 
 def test_main_trains(small_training, small_model, tmp_path):

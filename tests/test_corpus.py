@@ -1,5 +1,6 @@
 """Tests of the corpus and audio files."""
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -123,10 +124,10 @@ def test_a_recording_that_is_tested_with_is_not_trained_with(corpus):
     (corpus / "ESC-50/audio/1-1-A-10.wav").rename(corpus / "ESC-50/audio/1-123-A-10.wav")
     meta = corpus / "ESC-50/meta/esc50.csv"
     meta.write_text(meta.read_text().replace("1-1-A-10", "1-123-A-10"))
-    for name in ("123-4-0-1.wav", "124-4-0-1.wav", "123.wav", "123__someone__rain.wav", "1-123-A-10.wav"):
-        write(corpus / "UrbanSound8K/audio" / name)
+    for name in ("123-4-0-1", "124-4-0-1", "123", "123__someone__rain", "1-123-A-10", "line 123"):
+        write(corpus / f"UrbanSound8K/audio/{name}.wav")
     extra = helpers.list_noise(corpus).query("category == 'UrbanSound8K'")
-    assert [path.name for path in extra["path"]] == ["124-4-0-1.wav"]
+    assert [path.name for path in extra["path"]] == ["124-4-0-1.wav", "line 123.wav"]
 
 
 def test_esc50_master_is_found(corpus):
@@ -293,6 +294,22 @@ def test_download_fails(tmp_path, server, fault, monkeypatch):
     assert not (folder / content).exists()
 
 
+def test_archive_that_there_was_no_room_to_unpack_is_kept(tmp_path, server, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(helpers, "_unpack", full)
+    with pytest.raises(OSError, match="No space left"):
+        helpers.download_corpus(tmp_path / "corpus", server[0][:1])
+    assert contents(tmp_path / "corpus/archives")
+
+
+def test_speakers_of_librispeech_are_numbers(corpus):
+    write(corpus / "LibriSpeech/mini/anna/1/a.flac")
+    with pytest.raises(ValueError, match=r"anna/1/a\.flac: speakers and chapters are numbers there"):
+        helpers.list_speech(corpus)
+
+
 def test_failed_download_leaves_the_sample_in_use(tmp_path, monkeypatch):
     monkeypatch.setattr(helpers, "ROOT", tmp_path)
     archive = (f"http://127.0.0.1:{closed_port()}/mini.tar.gz", None, "LibriSpeech/mini")
@@ -380,13 +397,15 @@ def give_access_list(path, kind):
         pytest.skip("this system has no access lists")
 
 
-@pytest.mark.parametrize(("mode", "expected"), [(0o600, 0o700), (0o640, 0o750), (0o644, 0o750)])
-def test_folders_made_for_results_show_no_more_than_their_source(tmp_path, umask, mode, expected):
-    source = write(tmp_path / "a.wav")
-    source.chmod(mode)
+@pytest.mark.parametrize(("mode", "expected"), [(0o700, 0o700), (0o711, 0o700), (0o750, 0o750), (0o777, 0o750)])
+@pytest.mark.parametrize("private", ["calls/agent", "calls"])
+def test_folders_made_for_results_show_no_more_than_those_of_their_source(tmp_path, umask, mode, expected, private):
+    source = write(tmp_path / "calls/agent/a.wav")
+    (tmp_path / private).chmod(mode)
     with helpers.written_whole(tmp_path / "out/agent/b.wav", source) as part:
         part.touch()
-    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "out", tmp_path / "out/agent")] == [expected] * 2
+    assert (tmp_path / private.replace("calls", "out")).stat().st_mode & 0o777 == expected
+    assert (tmp_path / "out").stat().st_mode & 0o777 == (expected if private == "calls" else 0o750)
 
 
 @pytest.mark.parametrize("dangles", [True, False])

@@ -210,6 +210,23 @@ def test_evaluate(speech):
     assert table["si_sdr"][0] == pytest.approx(table["si_sdr"][1], abs=0.01)
 
 
+def test_a_system_that_changes_its_input_changes_no_other(speech):
+    def silences(noisy):
+        noisy *= 0
+        return noisy
+
+    noisy = helpers.blend(speech, noise(len(speech)), 5)[1]
+    table = helpers.evaluate([("a", speech, noisy)], {"silences": silences, "nothing": np.copy}).set_index("signal")
+    assert table.loc["nothing", "si_sdr"] == table.loc["noisy", "si_sdr"] and noisy.any()
+
+
+def test_pesq_of_speech_that_was_muted_is_the_lowest(speech):
+    clean = np.resize(speech, 2 * helpers.PESQ_PIECE)
+    muted = clean * (np.arange(len(clean)) < helpers.PESQ_PIECE)
+    perfect = helpers.measure(speech, speech)["pesq"]
+    assert helpers.measure(clean, muted)["pesq"] == pytest.approx((perfect + 1) / 2, nan_ok=True)  # without the package
+
+
 def test_evaluate_of_clean_speech(speech):
     assert helpers.evaluate([("a", speech, speech)], {"same": np.copy})["snr_db"].to_list() == [np.inf, np.inf]
 

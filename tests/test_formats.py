@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import warnings
+import zlib
 from pathlib import Path
 
 import av
@@ -955,6 +956,46 @@ def test_pauses_that_only_the_times_of_opus_tell_of(tmp_path, name):
     seconds = np.abs(signal[: 7 * 48000]).reshape(7, -1).mean(axis=1)
     assert list(seconds[[0, 3, 6]] > 0.1) == [True, False, True] and not warned
     assert abs(len(signal) - 7 * 48000) < 48000 * 0.05
+
+
+def with_checksum(page):
+    """A page of Ogg, with its checksum."""
+    checksum = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(helpers.TURNED_BYTES), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return page[:22] + int(f"{checksum:032b}"[::-1], 2).to_bytes(4, "little") + page[26:]
+
+
+def without_every_tenth_packet(page):
+    """A page of Ogg whose packets take one segment each."""
+    position, packets = 27 + page[26], []
+    for size in page[27:position]:
+        packets.append(page[position : position + size])
+        position += size
+    kept = [packet for i, packet in enumerate(packets) if i % 10 != 5]
+    return page[:26] + bytes([len(kept)]) + bytes(map(len, kept)) + b"".join(kept)
+
+
+def test_packets_of_opus_that_were_lost_on_the_way(tmp_path):
+    """So write recorders of RTP, here with each loss too short for a pause."""
+    path = write(tmp_path / "a.opus", speech_like(30, 48000), 48000, format="OGG", subtype="OPUS")
+    head, tags, *pages = helpers._ogg_pages(path)
+    path.write_bytes(b"".join(map(with_checksum, (head, tags, *map(without_every_tenth_packet, pages)))))
+    signal, told = denoised(path, tmp_path / "b.opus")
+    assert abs(len(signal) - 30 * 48000) < 0.3 * 48000 and not told
+
+
+def test_opus_that_does_not_say_that_it_ends(tmp_path):
+    path = write(tmp_path / "a.opus", speech_like(5, 48000), 48000, format="OGG", subtype="OPUS")
+    *pages, last = helpers._ogg_pages(path)
+    last = last[:5] + bytes([last[5] & ~4]) + last[6:]
+    path.write_bytes(b"".join(map(with_checksum, (*pages, last))))
+    signal, told = denoised(path, tmp_path / "b.opus")
+    assert abs(len(signal) - 5 * 48000) < 1000 and "seems to have been cut" in told[0]
+
+
+def test_a_minute_of_vorbis_at_a_high_rate(tmp_path):
+    """libvorbis ended the process when it got so much at once."""
+    denoised(write(tmp_path / "a.wav", np.zeros(60 * 48000), 48000), tmp_path / "b.ogg")
+    assert sf.info(tmp_path / "b.ogg").frames == 60 * 48000
 
 
 TAGS = {"title": "Call 4711", "artist": "Agent Smith", "date": "2024-05-01", "comment": "café"}

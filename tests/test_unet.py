@@ -331,6 +331,23 @@ def test_train_goes_on_after_a_kill_in_its_first_epoch_or_behind_its_last(small_
     assert list(history["epoch"]) == [0, 1] and output.exists()
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_train_goes_on_after_a_power_cut_within_a_backup(small_training, tmp_path, monkeypatch, epochs):
+    def cut(*_, **__):
+        raise KeyboardInterrupt
+
+    output = tmp_path / "unet.keras"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(helpers, "describe", cut)
+        small_training(output, SAMPLE, epochs=epochs)
+    (tmp_path / "unet-training/backup/training_metadata.json").write_text("")
+    if epochs == 1:  # there is no epoch before
+        with pytest.raises(OSError, match=r"unet-training can't be gone on from .*: remove it"):
+            small_training(output, SAMPLE, epochs=epochs)
+    else:
+        assert list(small_training(output, SAMPLE, epochs=epochs)[1]["epoch"]) == [0, 1]
+
+
 def test_train_without_a_finite_loss_is_an_error(small_training, tmp_path, monkeypatch):
     monkeypatch.setattr(helpers.BlendedSpeech, "random_tilts", lambda *_: np.full((128, 1), np.nan))
     with pytest.raises(ValueError, match="no epoch had a finite loss"):
@@ -449,6 +466,12 @@ def test_export_refuses_other_endings(tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name} cannot be written: end its name in one of \.onnx, \.tflite"):
         helpers.export(helpers.MODEL, tmp_path / name)
     assert visible(tmp_path) == []
+
+
+def test_export_into_a_folder(tmp_path):
+    (tmp_path / "unet.onnx").mkdir()
+    with pytest.raises(ValueError, match=r"unet\.onnx is a folder"):
+        helpers.export(helpers.MODEL, tmp_path / "unet.onnx")
 
 
 def test_export_needs_a_keras_model(tmp_path, fixed_model):
