@@ -1143,7 +1143,8 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
 
     Returns: (model, history), the history as a DataFrame with a row per epoch.
     Raises ValueError or FileNotFoundError, before anything is written, if an argument or the corpus can't be used; and
-    ValueError if no epoch had a finite loss. A loss that is NaN ends the training, with a warning.
+    ValueError if no epoch had a finite loss, or OSError if a killed run left nothing to go on from. A loss that is NaN
+    ends the training, with a warning.
     """
     output = Path(output)
     if output.suffix != ".keras":
@@ -1278,7 +1279,7 @@ def export(model, target):
 
     The target's ending chooses: `.onnx` for ONNX Runtime, any number of frames that 16 divides, or `.tflite` for
     LiteRT, one item of LITERT_FRAMES.
-    Raises ValueError for another ending, or a model that is not Keras'.
+    Raises ValueError for another ending, a target that is a folder, or a model that is not Keras'.
     """
     target = Path(target)
     if target.suffix not in (".onnx", ".tflite"):
@@ -1570,16 +1571,21 @@ def _compared_with_header(path):
 TURNED_BYTES = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
+def _ogg_checksum(page):
+    """The checksum, 4 bytes, of a page of Ogg that holds zeros in its place."""
+    # zlib has it for bytes whose bits are turned round, with two inversions that Ogg lacks.
+    checksum = zlib.crc32(page.translate(TURNED_BYTES), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{checksum:032b}"[::-1], 2).to_bytes(4, "little")
+
+
 def _ogg_pages(path):
-    """Yield the pages of an Ogg file (RFC 3533), bytes without their checksum, and b"" for what is none, or damaged."""
+    """Yield the pages of an Ogg file (RFC 3533), with zeros for checksum, and b"" for what is none, or damaged."""
     with path.open("rb") as file:
         while header := file.read(27):
             begin, is_page = file.tell() - len(header), len(header) == 27 and header.startswith(b"OggS")
             sizes = file.read(header[26]) if is_page else b""
             page = header[:22] + bytes(4) + header[26:] + sizes + file.read(sum(sizes))
-            # zlib has the checksum of Ogg for bytes whose bits are turned round, with two inversions that Ogg lacks.
-            checksum = zlib.crc32(page.translate(TURNED_BYTES), 0xFFFFFFFF) ^ 0xFFFFFFFF
-            if is_page and int(f"{checksum:032b}"[::-1], 2) == int.from_bytes(header[22:26], "little"):
+            if is_page and _ogg_checksum(page) == header[22:26]:
                 yield page
                 continue
             yield b""
@@ -1682,7 +1688,10 @@ class _Reader:
     bext, note, length = None, "", 0  # samples that were read
 
     def fault(self):
-        """What is wrong with the file, once it was read to its end: words that follow its name, or ""."""
+        """What is wrong with the file, once it was read to its end: words that follow its name, or "".
+
+        Raises ValueError if it is the disk.
+        """
         fault = self.found_fault()
         if fault:
             try:  # to FFmpeg a disk that fails is an end like any other
@@ -1694,6 +1703,7 @@ class _Reader:
         return fault
 
     def found_fault(self):
+        """The same, as far as what was read tells."""
         return f"seems to have been cut: it ends after {self.length / self.rate:.1f} s" if self.is_cut() else ""
 
     def chunks(self, size):
@@ -2919,7 +2929,7 @@ def measure(clean, estimate):
 
     Returns a dict: `pesq`, 1 to 4.55, ITU-T P.862 narrow band, by the package pesq if it is installed, beyond 15 s the
     mean over pieces; `stoi` and `estoi`, 0 to 1, intelligibility (Taal, 2011; Jensen, 2016), by pystoi; `si_sdr` in
-    dB. NaN is what can't be told: too short, silent, or the package is missing.
+    dB. NaN is what can't be told: too short, silent, or the package is missing; but PESQ of a silent estimate is 1.
     """
     import pystoi
 

@@ -9,6 +9,7 @@ import pytest
 from conftest import SAMPLE, decibel, noise, tone, write
 from hypothesis import given
 from hypothesis import strategies as st
+from test_formats import encode
 
 import helpers
 from data import make_results, make_robustness, make_understanding
@@ -244,6 +245,12 @@ def test_paired_files(tmp_path):
     write(clean / "a.wav")
     [(name, first, second)] = helpers.paired_files(clean, noisy)
     assert name == "a.wav" and np.array_equal(first, second)
+
+
+def test_paired_files_of_any_format_that_can_be_read(tmp_path):
+    for folder in ("clean", "noisy"):
+        encode(tmp_path / folder / "a.m4a", "aac", noise(8000))
+    assert [name for name, *_ in helpers.paired_files(tmp_path / "clean", tmp_path / "noisy")] == ["a.m4a"]
 
 
 def test_left_db(speech):

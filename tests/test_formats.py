@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import warnings
-import zlib
 from pathlib import Path
 
 import av
@@ -918,6 +917,23 @@ def test_signal_while_a_header_is_mended_ends_the_run(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
+def test_signal_while_a_layout_is_checked_ends_the_run(tmp_path, monkeypatch):
+    interrupts = iter([signals.SIGINT])
+
+    class Interrupted(io.BytesIO):
+        def write(self, data):
+            for number in interrupts:
+                signals.raise_signal(number)
+            return super().write(data)
+
+    path = write(tmp_path / "a.wav")
+    monkeypatch.setattr(helpers.io, "BytesIO", Interrupted)
+    signals.signal(signals.SIGINT, signals.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        helpers.denoise_file(path, tmp_path / "b.ogg", MODEL)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
 class BadDisk(io.FileIO):
     """A file of which no more than the first 100 bytes can be read."""
 
@@ -938,30 +954,23 @@ def test_a_disk_that_fails_is_no_end(tmp_path, monkeypatch, name, codec):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def with_checksum(page):
+    return page[:22] + helpers._ogg_checksum(page) + page[26:]
+
+
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
 def test_pauses_that_only_the_times_of_opus_tell_of(tmp_path, name):
     """So WebRTC recorders write what a browser that hears silence does not send."""
-    path = tmp_path / name
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libopus", rate=48000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(
-            np.round(32767 * speech_like(4, 48000)).astype(np.int16)[None], format="s16", layout="mono"
-        )
-        frame.sample_rate, frame.pts, frame.time_base = 48000, 0, fractions.Fraction(1, 48000)
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            if packet.pts * packet.time_base >= 2:
-                packet.pts = packet.dts = packet.pts + int(3 / packet.time_base)
-            container.mux(packet)
+    path = write(tmp_path / name, speech_like(4, 48000), 48000, format="OGG", subtype="OPUS")
+    head, tags, first, second, *pages = helpers._ogg_pages(path)  # of 1 s each
+    for i, page in enumerate(pages):
+        time = int.from_bytes(page[6:14], "little") + 3 * 48000
+        pages[i] = page[:6] + time.to_bytes(8, "little") + page[14:]
+    path.write_bytes(b"".join(map(with_checksum, (head, tags, first, second, *pages))))
     signal, warned = denoised(path, tmp_path / f"b{path.suffix}")
     seconds = np.abs(signal[: 7 * 48000]).reshape(7, -1).mean(axis=1)
     assert list(seconds[[0, 3, 6]] > 0.1) == [True, False, True] and not warned
     assert abs(len(signal) - 7 * 48000) < 48000 * 0.05
-
-
-def with_checksum(page):
-    """A page of Ogg, with its checksum."""
-    checksum = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(helpers.TURNED_BYTES), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return page[:22] + int(f"{checksum:032b}"[::-1], 2).to_bytes(4, "little") + page[26:]
 
 
 def without_every_tenth_packet(page):
