@@ -125,12 +125,35 @@ def _split(number):
     return {0: "test", 1: "validation"}.get(number % 10, "train")
 
 
+def _files_below(root, excluded=None):
+    """The files below a folder, with what is hidden, and the errors (OSError) of folders that can't be read.
+
+    What lies below the folder `excluded` is left out.
+    """
+    found, unread, seen, tops = [], [], set(), [root]
+    for top in tops:  # folders behind links are added, and come last: each is listed where it really lies
+        for folder, folders, files in os.walk(top, onerror=unread.append):
+            real = Path(os.path.realpath(folder))
+            if real in seen or (excluded and real.is_relative_to(excluded)):
+                folders.clear()
+                continue
+            seen.add(real)
+            hidden = [name for name in folders if name.startswith(".")]
+            folders[:] = sorted(set(folders) - set(hidden))
+            found += [Path(folder, name) for name in files + hidden]
+            tops += [path for path in (Path(folder, name) for name in folders) if path.is_symlink()]
+    return found, unread
+
+
 def _sounds(folder):
-    """The sound files below a folder, sorted; a warning tells of those that have to be converted first."""
-    paths = sorted(folder.rglob("*"))
-    others = [str(path) for path in paths if path.suffix.lower() in DECODED]
-    if others:
-        warnings.warn(f"{len(others)} files left out, convert them to wav:\n" + "\n".join(others), stacklevel=3)
+    """The sound files below a folder, behind links as well, sorted; a warning tells of those to convert first, and of
+    folders that can't be read."""
+    files, unread = _files_below(folder) if folder.exists() else ([], [])
+    paths = sorted(path for path in files if not path.name.startswith("."))
+    left_out = [f"{error.filename}: {error.strerror}" for error in unread]
+    left_out += [f"{path}: convert it to wav" for path in paths if path.suffix.lower() in DECODED]
+    if left_out:
+        warnings.warn(f"{len(left_out)} files or folders left out:\n" + "\n".join(left_out), stacklevel=3)
     return [path for path in paths if path.suffix.lower() in FORMATS]
 
 
@@ -196,7 +219,8 @@ def list_noise(corpus=None):
     rows, held_out = [], set()
     for meta in sorted(corpus.glob("ESC-50*/meta/esc50.csv")):
         try:
-            clips = pd.read_csv(meta, usecols=["filename", "fold", "category"])
+            types = {"filename": str, "fold": int, "category": str}
+            clips = pd.read_csv(meta, usecols=list(types), dtype=types, keep_default_na=False)
         except ValueError as error:
             raise ValueError(f"{meta} is no table of clips: {error}") from error
         for clip in clips.sort_values("filename").itertuples():
@@ -226,7 +250,7 @@ def list_rooms(corpus=None):
     for path in _sounds((find_corpus() if corpus is None else Path(corpus)) / "rir"):
         try:
             (rooms if load_audio(path).any() else left_out).append(path)
-        except ValueError:
+        except (ValueError, OSError):
             left_out.append(path)
     if left_out:
         warnings.warn(f"{len(left_out)} rooms left out:\n" + "\n".join(map(str, left_out)), stacklevel=2)
@@ -2420,21 +2444,24 @@ def _checked_chunk(chunk, shape):
     if shape is not None and chunk.shape[:-1] != shape:
         raise ValueError(f"a chunk has the shape {chunk.shape}: expected {(*shape, 'samples')}, as before")
     if chunk.ndim not in (1, 2) or (chunk.ndim == 2 and not 0 < len(chunk) <= 64):
-        raise ValueError(f"a chunk has the shape {chunk.shape}: expected (samples,) or (channels, samples)")
+        raise ValueError(f"a chunk has the shape {chunk.shape}: expected (samples,), or (up to 64 channels, samples)")
     return chunk
 
 
 def _wav_header(source):
-    """Read a WAV stream up to its samples: the bytes of its header, and how many bytes of sound follow."""
-    header, name, length = source.read(12), b"", 0
+    """Read a WAV stream up to its samples: its header, bytes in a sample of all channels, and bytes of sound."""
+    header, name, length, frame = source.read(12), b"", 0, 0
     if header[:4] not in (b"RIFF", b"RF64") or header[8:] != b"WAVE":
         raise ValueError("it is no WAV: send one, or tell the sample format of a stream without a header by --raw")
     while name != b"data":
-        header += source.read(length + length % 2) + (head := source.read(8))
+        content, head = source.read(length + length % 2), source.read(8)
+        if name == b"fmt ":
+            frame = int.from_bytes(content[12:14], "little")
         if len(head) < 8:
             raise ValueError("it ends within its header: check what sends it")
+        header += content + head
         name, length = struct.unpack("<4sI", head)
-    return header, math.inf if _is_unknown(length) else length
+    return header, frame, math.inf if _is_unknown(length) else length
 
 
 class _HeldSignals:
@@ -2489,9 +2516,9 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
     """
     if raw:
         rate = SAMPLE_RATE if rate is None else rate
-        header, left, channels, subtype = b"", math.inf, 1, RAW[raw]
+        header, stated, left, channels, subtype = b"", 0, math.inf, 1, RAW.get(raw, raw)
     else:
-        header, left = _wav_header(source)
+        header, stated, left = _wav_header(source)
         # The header of the result is that of the source, with the lengths that tell of none.
         header = b"RIFF\xff\xff\xff\xff" + header[8:-4] + b"\xff\xff\xff\xff"
         try:
@@ -2503,8 +2530,7 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
     if subtype not in STREAMED:
         raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
     frame = channels * STREAMED[subtype]
-    # Where the chunk "fmt " tells how many bytes a sample of all channels takes.
-    if header and (stated := int.from_bytes(header[header.index(b"fmt ") + 20 :][:2], "little")) > frame:
+    if stated > frame:
         raise ValueError(f"its samples are padded from {frame} to {stated} bytes: send {subtype} without that")
 
     held, interrupted = _HeldSignals(), None
@@ -2857,23 +2883,6 @@ def _targets(source, target, raw):
     return targets, told
 
 
-def _files_below(root, target):
-    """The files below a folder, with what is hidden, and the errors (OSError) of folders that can't be read."""
-    found, unread, seen, tops = [], [], set(), [root]
-    for top in tops:  # folders behind links are added, and come last: each is listed where it really lies
-        for folder, folders, files in os.walk(top, onerror=unread.append):
-            real = os.path.realpath(folder)
-            if real in seen or Path(real).is_relative_to(target):
-                folders.clear()
-                continue
-            seen.add(real)
-            hidden = [name for name in folders if name.startswith(".")]
-            folders[:] = sorted(set(folders) - set(hidden))
-            found += [Path(folder, name) for name in files + hidden]
-            tops += [path for path in (Path(folder, name) for name in folders) if path.is_symlink()]
-    return found, unread
-
-
 def _is_source(path, raw):
     return is_recording(path, raw) and not path.name.startswith(".")
 
@@ -3025,9 +3034,12 @@ def held_out_blends(corpus=None, n=60, snr_db=(-5, 15), seed=0):
     """Yield `n` pairs for testing, as (name, clean, noisy): speakers and noise that no training has heard.
 
     Clean and noisy are float32 `(samples,)` at 8 kHz, up to 6 s long; the name holds the utterance, noise and SNR.
+    Raises ValueError if the corpus has no speech or no noise for testing, and as `list_speech` and `list_noise` do.
     """
     speech, noise = list_speech(corpus), list_noise(corpus)
     speech, noise = speech[speech["split"] == "test"], noise[noise["split"] == "test"]
+    if min(len(speech), len(noise)) == 0:
+        raise ValueError("the corpus has no speech or no noise for test: see the splits in data/README.md")
     rng = np.random.default_rng(seed)
     for i, snr in enumerate(np.linspace(*snr_db, n).round()):
         utterance, clip = (table.iloc[rng.integers(len(table))] for table in (speech, noise))
@@ -3101,7 +3113,8 @@ def plot_waveform(signal, title="", ax=None):
     """Plot a signal `(samples,)` at 8 kHz over time in seconds, on the scale from -1 to 1; returns the axes."""
     ax = _axes(ax)
     ax.plot(np.arange(len(signal)) / SAMPLE_RATE, signal, linewidth=0.5)
-    ax.set(title=title, xlabel="time (s)", ylabel="amplitude", ylim=(-1, 1), xlim=(0, len(signal) / SAMPLE_RATE))
+    ax.set(xlabel="time (s)", ylabel="amplitude", ylim=(-1, 1), xlim=(0, len(signal) / SAMPLE_RATE))
+    ax.set_title(title, parse_math=False)
     return ax
 
 
@@ -3113,7 +3126,8 @@ def _plot_bins(values, title, ax, label, **options):
         values, sr=SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP_LENGTH_FFT, x_axis="s", y_axis="hz", ax=ax, **options
     )
     ax.figure.colorbar(image, ax=ax, label=label)
-    ax.set(title=title, xlabel="time (s)", ylabel="frequency (Hz)")
+    ax.set(xlabel="time (s)", ylabel="frequency (Hz)")
+    ax.set_title(title, parse_math=False)
     return ax
 
 
@@ -3153,7 +3167,8 @@ def plot_history(history, title="", ax=None):
     ax.plot(epochs, history["loss"], "o-", label="training")
     if "val_loss" in history:
         ax.plot(epochs, history["val_loss"], "s--", label="validation")
-    ax.set(title=title, xlabel="epoch", ylabel="loss")
+    ax.set(xlabel="epoch", ylabel="loss")
+    ax.set_title(title, parse_math=False)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
     return ax

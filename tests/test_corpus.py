@@ -11,6 +11,7 @@ import struct
 import tarfile
 import threading
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,16 +92,17 @@ def test_rooms_are_no_noise(corpus):
 def test_rooms_that_are_none_are_left_out(corpus):
     path = write(corpus / "rir/hall/a.flac", noise(400))
     (corpus / "rir/hall/._a.wav").write_bytes(b"what macOS leaves")
+    (corpus / "rir/gone.wav").symlink_to("nowhere")
     write(corpus / "rir/silent.wav", np.zeros(400))
     sf.write(corpus / "rir/nan.wav", np.full(400, np.nan), 8000, subtype="FLOAT")
-    with pytest.warns(UserWarning, match=r"(?s)3 rooms left out:.*\._a\.wav.*nan\.wav.*silent\.wav"):
+    with pytest.warns(UserWarning, match=r"(?s)3 rooms left out:.*gone\.wav.*nan\.wav.*silent\.wav"):
         assert helpers.list_rooms(corpus) == [path]
 
 
 def test_what_has_to_be_converted_first_is_told(corpus):
     (corpus / "office").mkdir()
     (corpus / "office/memo.m4a").write_bytes(b"of a phone")
-    with pytest.warns(UserWarning, match=r"(?s)1 files left out, convert them to wav:.*memo\.m4a"):
+    with pytest.warns(UserWarning, match=r"memo\.m4a: convert it to wav"):
         assert "office" not in set(helpers.list_noise(corpus)["category"])
 
 
@@ -130,12 +132,43 @@ def test_a_recording_that_is_tested_with_is_not_trained_with(corpus):
     assert [path.name for path in extra["path"]] == ["124-4-0-1.wav", "line 123.wav"]
 
 
+def test_sounds_behind_links_are_found(corpus, tmp_path):
+    write(tmp_path / "sets/voice/1/a.wav")
+    write(tmp_path / "sets/room.wav", noise(400))
+    for folder in ("speech", "rir", "city"):
+        (corpus / folder).mkdir()
+        (corpus / folder / "linked").symlink_to(tmp_path / "sets")
+    (tmp_path / "sets/again").symlink_to(tmp_path / "sets")
+    assert helpers.list_speech(corpus)["utterance"].to_list().count("a") == 1
+    assert len(helpers.list_rooms(corpus)) == 2
+    with pytest.warns(UserWarning, match=r"room\.wav: 0\.05 s is shorter"):
+        assert "city" in set(helpers.list_noise(corpus)["category"])
+
+
+def test_folders_of_sounds_that_cannot_be_read_are_told(corpus, monkeypatch):
+    (corpus / "fan/locked").mkdir()
+    scandir = os.scandir
+
+    def refused(folder):
+        if Path(folder).name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.warns(UserWarning, match="locked: Permission denied"):
+        helpers.list_noise(corpus)
+
+
 def test_esc50_master_is_found(corpus):
     (corpus / "ESC-50").rename(corpus / "ESC-50-master")
     assert (helpers.list_noise(corpus)["category"] == "rain").sum() == 3
 
 
-@pytest.mark.parametrize("table", ["", "filename,target\n1-1-A-10.wav,1\n", 'filename,fold,category\n"', "\0\xff"])
+@pytest.mark.parametrize(
+    "table",
+    ["", "filename,target\n1-1-A-10.wav,1\n", 'filename,fold,category\n"', "\0\xff"]
+    + [f"filename,fold,category\n1-1-A-10.wav,{fold},rain\n" for fold in ("", "one")],
+)
 def test_a_table_of_clips_that_is_none_is_named(corpus, table):
     (corpus / "ESC-50/meta/esc50.csv").write_bytes(table.encode("latin-1"))
     with pytest.raises(ValueError, match="is no table of clips"):
@@ -162,6 +195,14 @@ def test_what_is_left_out_is_named(corpus, list_files, name, content):
         (corpus / name).write_text("This is no audio.\n")
     with pytest.warns(UserWarning, match=name.split("/")[-1]):
         assert len(list_files(corpus)) == n_files
+
+
+@pytest.mark.parametrize("name", ["", "12"])
+def test_clip_without_a_name_is_left_out(corpus, name):
+    meta = corpus / "ESC-50/meta/esc50.csv"
+    meta.write_text(f"filename,fold,category\n{name},3,rain\n")
+    with pytest.warns(UserWarning, match=f"audio/?{name}: "):
+        assert set(helpers.list_noise(corpus)["category"]) == {"fan"}
 
 
 def test_clip_that_is_gone_is_named(corpus):

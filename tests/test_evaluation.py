@@ -193,6 +193,13 @@ def test_training_counts_the_models_that_it_went_on_from(tmp_path):
     assert make_results.training(tmp_path / "unet.keras") == "trained on 5.5 h of blends in 70 minutes"
 
 
+def test_held_out_blends_of_a_corpus_without_any(corpus):
+    for clip in (corpus / "ESC-50/audio").glob("1-*"):
+        clip.unlink()
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no speech or no noise for test"):
+        next(helpers.held_out_blends(corpus))
+
+
 def test_held_out_blends_are_held_out():
     clips = helpers.list_noise(SAMPLE)
     for name, clean, noisy in helpers.held_out_blends(SAMPLE, n=4):

@@ -293,6 +293,12 @@ def test_stream_that_ends_before_its_stated_end_is_told():
 PADDED = wav(noise(1000), "PCM_24").replace(struct.pack("<HH", 3, 24), struct.pack("<HH", 4, 24))
 
 
+def test_stream_with_a_comment_before_its_format():
+    data, comment = wav(noise(1000)), b"LIST" + struct.pack("<I", 36) + b"INFOICMT" + struct.pack("<I", 24)
+    comment += b"fmt of the tape: 7 \xff\xff\xff\xff\xff"
+    assert len(piped(data[:12] + comment + data[12:])) == len(data) + len(comment)
+
+
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
@@ -304,6 +310,7 @@ PADDED = wav(noise(1000), "PCM_24").replace(struct.pack("<HH", 3, 24), struct.pa
         (wav(noise(100)).replace(b"fmt ", b"none"), {}, "its sample format can't be read"),
         (b"", {"raw": "slin"}, "there is no audio"),
         (bytes(1000), {"raw": "vox"}, "VOX_ADPCM can't be denoised: send it as PCM_U8"),
+        (bytes(1000), {"raw": "mp3"}, "mp3 can't be denoised: send it as PCM_U8"),
         (wav(noise(1000), "GSM610"), {}, "GSM610 can't be denoised"),
         (wav(noise(1000)), {"latency": 0}, "a latency of 0 s"),
     ],
