@@ -21,7 +21,6 @@ import errno
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import io
 import itertools
 import json
@@ -29,6 +28,7 @@ import logging
 import math
 import platform
 import re
+import runpy
 import shlex
 import shutil
 import struct
@@ -104,11 +104,14 @@ CODECS = {  # endings with one sample format of their own
 }
 
 
-def find_corpus():
-    """Return the folder of the corpus: `$SPEECH_CORPUS` if set, else `data/corpus` if downloaded, else `data/sample`.
+def find_corpus(corpus=None):
+    """Return the folder of the corpus: `corpus` if it is named, else `$SPEECH_CORPUS` if set, else `data/corpus` if
+    downloaded, else `data/sample`.
 
     Raises FileNotFoundError if `$SPEECH_CORPUS` names no folder.
     """
+    if corpus is not None:
+        return Path(corpus)
     chosen = os.environ.get("SPEECH_CORPUS")
     if chosen:
         # A notebook's kernel starts in notebooks/, a script in the folder above: try the path from both.
@@ -188,8 +191,7 @@ def list_speech(corpus=None):
     Files that are unreadable or shorter than MIN_DURATION are left out, with a warning that names them.
     Raises FileNotFoundError if the corpus holds no speech, and ValueError if a folder of LibriSpeech is no number.
     """
-    corpus = find_corpus() if corpus is None else Path(corpus)
-    rows = []
+    corpus, rows = find_corpus(corpus), []
     for path in sorted(corpus.glob("LibriSpeech/*/*/*/*.flac")):
         subset, speaker, chapter = path.parts[-4:-1]
         if not (speaker.isdecimal() and chapter.isdecimal()):
@@ -215,8 +217,7 @@ def list_noise(corpus=None):
     with a warning that names them.
     Raises FileNotFoundError if the corpus holds no noise, and ValueError if the table of ESC-50 can't be read.
     """
-    corpus = find_corpus() if corpus is None else Path(corpus)
-    rows, held_out = [], set()
+    corpus, rows, held_out = find_corpus(corpus), [], set()
     for meta in sorted(corpus.glob("ESC-50*/meta/esc50.csv")):
         try:
             types = {"filename": str, "fold": int, "category": str}
@@ -247,7 +248,7 @@ def list_rooms(corpus=None):
     What cannot be read or is silent is left out, with a warning that names it.
     """
     rooms, left_out = [], []
-    for path in _sounds((find_corpus() if corpus is None else Path(corpus)) / "rir"):
+    for path in _sounds(find_corpus(corpus) / "rir"):
         try:
             (rooms if load_audio(path).any() else left_out).append(path)
         except (ValueError, OSError):
@@ -383,7 +384,7 @@ def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
     """
     with open_audio(path, raw, rate) as audio:
         try:
-            if offset:  # some codecs (GSM 6.10) can't seek
+            if offset:
                 audio.skip(round(offset * audio.rate))
             signal = audio.read(-1 if duration is None else round(duration * audio.rate))
             fault = audio.fault() if duration is None else ""
@@ -1180,7 +1181,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     for path in (output, output.with_suffix(".onnx"), output.with_suffix(".json")):
         if path.is_dir():
             raise ValueError(f"{path} is a folder: name another output")
-    corpus = find_corpus() if corpus is None else Path(corpus)
+    corpus = find_corpus(corpus)
     speech, noise, rooms = list_speech(corpus), list_noise(corpus), list_rooms(corpus)
     sources = {}
     for split in ("train", "validation", "test"):
@@ -1435,24 +1436,6 @@ HEADERLESS = {  # endings of such files, as telephone exchanges write them: samp
 } | {f".sln{khz}": ("PCM_16", 1000 * khz) for khz in (12, 16, 24, 32, 48, 96, 192)}
 
 
-# Sample formats that a stream can have, as each sample is coded by itself, and its bytes.
-STREAMED = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
-
-
-def decode(data, raw="ulaw", channels=1):
-    """Decode bytes, whole samples of a format in STREAMED or RAW: float32 `(channels, samples)` in [-1, 1]."""
-    layout = (SAMPLE_RATE, channels, RAW.get(raw, raw), "LITTLE", "RAW")
-    return sf.SoundFile(io.BytesIO(data), "r", *layout).read(dtype="float32", always_2d=True).T
-
-
-def encode(signal, raw="ulaw"):
-    """The bytes of a signal `(samples,)` or `(channels, samples)`; what exceeds [-1, 1] is clipped. See `decode`."""
-    subtype, coded = RAW.get(raw, raw), io.BytesIO()
-    signal = signal if subtype in ("FLOAT", "DOUBLE") else np.clip(signal, -1, 1)
-    sf.write(coded, signal.T, SAMPLE_RATE, subtype, "LITTLE", "RAW")
-    return coded.getvalue()
-
-
 def is_recording(path, raw=None):
     """Whether a file's ending is one that can be read; with `raw`, as in `read_audio`, .raw and .pcm can, too."""
     return Path(path).suffix.lower() in (*FORMATS, *DECODED, *HEADERLESS, *((".raw", ".pcm") if raw else ()))
@@ -1549,7 +1532,7 @@ def _stated_sound(file, size):
     return start + before, max(0, stated - before), patch
 
 
-def _mended(file, size, start, patch):
+def _mended_header(file, size, start, patch):
     """The `start` bytes before the sound of an open file of `size` bytes, as they say that it goes on to the end."""
     file.seek(0)
     head = bytearray(file.read(start))
@@ -1586,7 +1569,7 @@ def _compared_with_header(path):
         another = is_chunk and any(name and name[1] in (*CHUNKS, b".snd", b"data", b"SSND") for name in names)
         goes_on = (bool(follows) or (unknown and stated)) and not is_chunk
         # libsndfile refuses a CAF file that was cut.
-        mended = (_mended(file, size, start, patch), start) if patch and (goes_on or rest < 0) else None
+        mended = (_mended_header(file, size, start, patch), start) if patch and (goes_on or rest < 0) else None
     if goes_on:
         return mended, 0 if unknown else rest / (size - start), False, False
     return mended, 0, rest < -24, another  # some programs count a header twice
@@ -1661,9 +1644,8 @@ def _is_joined(path):
     n_begins, data = 0, b""
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
-            kept, data = data[-7:], data[-7:] + piece
-            marks = re.finditer(rb"fLaC[\0\x80]\0\0\x22", data)
-            n_begins += sum(mark.end() > len(kept) for mark in marks)  # else it was found before
+            data = data[-7:] + piece  # too few to find a mark, of 8 bytes, again
+            n_begins += len(re.findall(rb"fLaC[\0\x80]\0\0\x22", data))
     return n_begins > 1
 
 
@@ -1706,7 +1688,8 @@ class _Reader:
     """An open sound file, read from front to end.
 
     `rate` is in Hz, `n_samples` what the file states or None, `subtype` libsndfile's name of the sample format, `tags`
-    a dict, `bext` the broadcast chunk of a WAV file or None, and `note` what to warn of or "".
+    a dict, `bext` the broadcast chunk of a WAV file or None, `another` whether a second recording follows in the file,
+    and `note` what to warn of or "".
     """
 
     bext, note, length = None, "", 0  # samples that were read
@@ -1743,6 +1726,42 @@ class _Reader:
             n -= skipped
 
 
+class _HeldSignals:
+    """A context in which the first SIGINT or SIGTERM waits for `released()`, or for the end; a second one does not."""
+
+    def __init__(self):
+        self.waiting, self.handlers = None, {}
+        if threading.current_thread() is threading.main_thread():  # Python has all signals handled there
+            handlers = {number: signals.getsignal(number) for number in (signals.SIGINT, signals.SIGTERM)}
+            self.handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def hold(self, number, frame):
+        if self.waiting:
+            self.handlers[number](number, frame)
+        self.waiting = number
+
+    def __enter__(self):
+        for number in self.handlers:
+            signals.signal(number, self.hold)
+
+    def __exit__(self, *_):
+        for number, handler in self.handlers.items():
+            signals.signal(number, handler)
+        if self.waiting:
+            signals.raise_signal(self.waiting)
+
+    @contextlib.contextmanager
+    def released(self):
+        try:
+            self.__exit__()
+            yield
+        except KeyboardInterrupt:
+            self.waiting, self.handlers = None, {}  # what comes now is no longer held
+            raise
+        finally:
+            self.__enter__()
+
+
 GET_BROADCAST_INFO, SET_BROADCAST_INFO = 0x10F0, 0x10F1  # commands of libsndfile that soundfile does not offer
 
 
@@ -1763,8 +1782,8 @@ class _Sndfile(_Reader):
     """A sound file, read by libsndfile; `raw` is (sample format, rate) of a file without a header, of one channel."""
 
     def __init__(self, path, raw=None):
-        self.path, self.rest = path, None
-        mended, hidden, self.cut, _ = (None, 0, False, False) if raw else _compared_with_header(path)
+        self.path, self.decoder = path, None  # which goes on where libsndfile stops
+        mended, hidden, self.cut, self.another = (None, 0, False, False) if raw else _compared_with_header(path)
         layout = (raw[1], 1, raw[0], "LITTLE", "RAW") if raw else ()
         self._open(_Mended(path, *mended) if mended else _encoded(path), layout)
         seconds = hidden * self.file.frames / self.file.samplerate
@@ -1772,18 +1791,17 @@ class _Sndfile(_Reader):
             self.close()
             self._open(_encoded(path))
         self.rate, self.channels, self.subtype = self.file.samplerate, self.file.channels, self.file.subtype
-        self.n_samples, self.tags, self.limit = self.file.frames, {}, math.inf
+        self.n_samples, self.tags = self.file.frames, {}
         if self.file.format in ("WAV", "WAVEX", "RF64") and self.subtype in ("GSM610", "IMA_ADPCM", "MS_ADPCM"):
-            self.limit = _samples_of_whole_blocks(path, mended is not None)
+            self.n_samples = min(self.n_samples, _samples_of_whole_blocks(path, mended is not None))
         elif raw and self.subtype == "GSM610":  # frames of 33 bytes, 20 ms each
             n_frames, rest = divmod(path.stat().st_size, 33)
-            self.limit, self.cut = 160 * n_frames, rest > 0
+            self.n_samples, self.cut = min(self.n_samples, 160 * n_frames), rest > 0
         if self.subtype in ("ULAW", "ALAW", "PCM_U8", "VOX_ADPCM", "GSM610"):  # in these zeros are loud
             blocks = {"VOX_ADPCM": (1, 2), "GSM610": (33, 160) if raw else (65, 320)}
-            limit = _samples_before_zeros(path, *blocks.get(self.subtype, (self.channels, 1)))
-            if min(self.n_samples, self.limit) - limit > self.rate / 2:
-                self.limit, self.cut = limit, True
-        self.n_samples = min(self.n_samples, self.limit)
+            n_samples = _samples_before_zeros(path, *blocks.get(self.subtype, (self.channels, 1)))
+            if self.n_samples - n_samples > self.rate / 2:
+                self.n_samples, self.cut = n_samples, True
         for name, number in sf._str_types.items():
             text = sf._snd.sf_get_string(self.file._file, number)
             if text:
@@ -1812,17 +1830,17 @@ class _Sndfile(_Reader):
 
     def read(self, n):
         """The next `n` samples, or all if it is -1; fewer at the end: float32 `(channels, samples)`."""
-        if self.rest:
-            return self.rest.read(n)
+        if self.decoder:
+            return self.decoder.read(n)
         try:
-            n = min(self.n_samples if n < 0 else n, self.limit - self.length)
+            left = self.n_samples - self.length
             with self._held():
-                samples = self.file.read(n, dtype="float32", always_2d=True).T
+                samples = self.file.read(left if n < 0 else min(n, left), dtype="float32", always_2d=True).T
         except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
             if self.file.format == "FLAC":  # libsndfile stops where it is damaged, or was cut
-                self.rest = _Decoded(self.path)
-                self.rest.skip(self.length)
-                return self.rest.read(n)
+                self.decoder = _Decoded(self.path)
+                self.decoder.skip(self.length)
+                return self.decoder.read(n)
             raise ValueError(f"it is damaged ({error}): copy or record it again") from None
         self.length += samples.shape[-1]
         return samples
@@ -1832,12 +1850,12 @@ class _Sndfile(_Reader):
         return self.cut or self.length < self.n_samples
 
     def found_fault(self):
-        return self.rest.found_fault() if self.rest else super().found_fault()
+        return self.decoder.found_fault() if self.decoder else super().found_fault()
 
     def close(self):
         self.file.close()
-        if self.rest:
-            self.rest.close()
+        if self.decoder:
+            self.decoder.close()
         if isinstance(self.source, _Mended):
             self.source.close()
 
@@ -1864,7 +1882,8 @@ class _Decoded(_Reader):
         ending = path.suffix.lower()
         self.error, self.path = av.FFmpegError, path
         self.damaged, self.lost, self.longest, self.rate, self.channels = False, 0, 0, None, None
-        _, share, self.cut, _ = _compared_with_header(path)
+        self.holed, self.ended = False, True
+        _, share, self.cut, self.another = _compared_with_header(path)
         hidden = share > 0.01 and share * path.stat().st_size > 1000  # else something else, that is no sound, follows
         av.logging.set_level(av.logging.WARNING)
         av.logging.set_skip_repeated(False)  # else what is told of a second file is left out
@@ -1878,15 +1897,16 @@ class _Decoded(_Reader):
                     | ({"ignore_length": "1"} if hidden else {}),
                     metadata_errors="replace",
                 )
-                is_ogg = self.container.format.name == "ogg"
-                _, self.holed, self.ended, _ = _survey_ogg(path) if is_ogg else (1, False, True, False)
+                self.format = self.container.format.name
+                if self.format == "ogg":
+                    _, self.holed, self.ended, _ = _survey_ogg(path)
                 self.stream = next((stream for stream in self.container.streams.audio if stream.codec_context), None)
-                if self.container.format.name == "flac":  # else a damaged frame becomes noise
+                if self.format == "flac":  # else a damaged frame becomes noise
                     self.stream.codec_context.options = {"err_detect": "crccheck+explode"}
                 self.duration = self._stated([text for _, _, text in log])
                 self.pieces = self._pieces()
-                self.rest = next(self.pieces, None)
-            if self.rest is None:
+                self.unread = next(self.pieces, None)  # samples that are decoded already
+            if self.unread is None:
                 raise ValueError("no sound in it can be decoded")
         except av.FFmpegError as error:
             has_no_index = any("moov atom not found" in text for _, _, text in log)
@@ -1898,7 +1918,7 @@ class _Decoded(_Reader):
         n_tracks = len(self.container.streams.audio)
         if hidden:
             # Of this format alone FFmpeg can ignore the stated end.
-            told = "too" if self.container.format.name == "wav" else "not: convert it by the program that wrote it"
+            told = "too" if self.format == "wav" else "not: convert it by the program that wrote it"
             self.note = f"{path}: sound follows the end that its header states, and is read {told}"
         if n_tracks > 1:
             self.note = f"{path} holds {n_tracks} sound tracks: only the first one is read"
@@ -1911,13 +1931,13 @@ class _Decoded(_Reader):
         """The duration in seconds that the container states, or None where FFmpeg estimated it."""
         if self.stream is None or any("Estimating duration" in text for text in log):
             return None
-        if self.container.format.name == "mp3":  # only this frame tells it
+        if self.format == "mp3":  # only this frame tells it
             with self.path.open("rb") as file:
                 tag = re.match(rb"ID3...(.{4})", file.read(10), re.DOTALL)  # with a picture it may be large
                 file.seek(10 + sum(byte << 7 * i for i, byte in enumerate(reversed(tag[1]))) if tag else 0)
                 if not re.search(rb"Xing|Info|VBRI", file.read(1 << 16)):
                     return None
-        if self.stream.duration and self.container.format.name != "asf":
+        if self.stream.duration and self.format != "asf":
             return self.stream.duration * self.stream.time_base
         if len(self.container.streams) > 1:  # it is that of the longest one
             return None
@@ -1954,14 +1974,13 @@ class _Decoded(_Reader):
         """
         first, length = None, 0  # where the first frame begins by its time, and what was yielded, in samples
         other = 0  # s of another rate, or other channels
-        name = self.container.format.name
-        is_exact = name.startswith(("flac", "matroska", "mov", "ogg"))  # of others FFmpeg reckons the times
-        has_no_pauses = self.holed or name == "flac"  # what is missing of a holed Ogg file, or of FLAC, is lost
+        is_exact = self.format.startswith(("flac", "matroska", "mov", "ogg"))  # of others FFmpeg reckons the times
+        has_no_pauses = self.holed or self.format == "flac"  # what is missing of a holed Ogg file, or of FLAC, is lost
         for packet in self._packets():
             broken = self.damaged
             try:
                 frames = packet.decode()
-                ends_within = packet.is_corrupt and name != "wav"  # there it is only shorter
+                ends_within = packet.is_corrupt and self.format != "wav"  # there it is only shorter
                 self.damaged = ends_within or (broken and packet.size == 0)
             except self.error:
                 frames = self._pause(packet)
@@ -2025,7 +2044,7 @@ class _Decoded(_Reader):
         """Yield float32 `(channels, samples)`, without the padding of the last frame."""
         length = 0
         for frame, following in itertools.pairwise(itertools.chain(self._frames(), [None])):
-            if length == 0 and following is not None and self.stream.codec_context.name in ("opus", "libopus"):
+            if length == 0 and following is not None and self.subtype == "OPUS":
                 frame = frame[:, self._opus_delay(frame.shape[-1], following.shape[-1]) :]
             self.longest, length = max(self.longest, frame.shape[-1]), length + frame.shape[-1]
             padding = length - (self.n_samples or length) if following is None else 0
@@ -2033,13 +2052,13 @@ class _Decoded(_Reader):
 
     def read(self, n):
         """The next `n` samples, or all if it is -1; fewer at the end: float32 `(channels, samples)`."""
-        pieces, length = [self.rest], self.rest.shape[-1]
+        pieces, length = [self.unread], self.unread.shape[-1]
         while (length < n or n < 0) and (piece := next(self.pieces, None)) is not None:
             pieces.append(piece)
             length += piece.shape[-1]
         signal = np.concatenate(pieces, axis=-1)
         n = length if n < 0 else min(n, length)
-        self.rest, self.length = signal[:, n:], self.length + n
+        self.unread, self.length = signal[:, n:], self.length + n
         return signal[:, :n]
 
     def is_cut(self):
@@ -2047,7 +2066,7 @@ class _Decoded(_Reader):
 
         Up to two frames decoders leave out at the beginning of MP3.
         """
-        if self.container.format.name == "ogg":
+        if self.format == "ogg":
             return self.damaged or not self.ended
         return self.damaged or self.cut or self.length + max(2 * self.longest, self.rate // 10) < (self.n_samples or 0)
 
@@ -2067,15 +2086,15 @@ def _reader(path):
     reader = reason = None
     try:
         reader = _Sndfile(path)
-        audio_format = reader.file.format
-        is_ogg = audio_format == "OGG"
-        n_streams, is_damaged, is_ended, has_pauses = _survey_ogg(path) if is_ogg else (1, False, True, False)
-        reader.cut |= not is_ended
         # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does; it
         # leaves out what is damaged there, and pauses, and may refuse Opus that was cut; in VOC it takes what lies
         # between two blocks for sound.
-        is_partial = n_streams > 1 or is_damaged or has_pauses or (reader.subtype == "OPUS" and not is_ended)
-        if not ("MPEG" in reader.subtype or audio_format == "VOC" or is_partial):
+        is_partial = "MPEG" in reader.subtype or reader.file.format == "VOC"
+        if reader.file.format == "OGG":
+            n_streams, is_damaged, is_ended, has_pauses = _survey_ogg(path)
+            reader.cut |= not is_ended
+            is_partial = n_streams > 1 or is_damaged or has_pauses or (reader.subtype == "OPUS" and not is_ended)
+        if not is_partial:
             return reader
     except (sf.LibsndfileError, TypeError, ValueError) as error:  # soundfile raises TypeError for names such as x.raw
         reason = getattr(error, "error_string", error)
@@ -2109,17 +2128,16 @@ def open_audio(path, raw=None, rate=None):
         with path.open("rb") as file:
             magic = file.read(4)
         has_header = magic in (*CHUNKS, b"riff", b".snd", b"fLaC", b"OggS")
-        if raw and not has_header:
-            reader = _Sndfile(path, (RAW[raw], SAMPLE_RATE if rate is None else rate))
-        elif ending in HEADERLESS and not has_header:
-            subtype, usual_rate = HEADERLESS[ending]
+        subtype, usual_rate = (RAW[raw], SAMPLE_RATE) if raw else HEADERLESS.get(ending, (None, None))
+        if subtype and not has_header:
             reader = _Sndfile(path, (subtype, usual_rate if rate is None else rate))
-            reader.note = f"files that end in {ending} are read as {subtype} at {reader.rate} Hz, one channel"
+            if not raw:
+                reader.note = f"files that end in {ending} are read as {subtype} at {reader.rate} Hz, one channel"
         elif ending in (".raw", ".pcm") and not has_header:
             raise ValueError(f"it has no header: tell its sample format by --raw {'|'.join(RAW)} and its --rate")
         else:
             reader = _reader(path)
-            if _compared_with_header(path)[-1] or (magic == b"fLaC" and _is_joined(path)):
+            if reader.another or (magic == b"fLaC" and _is_joined(path)):
                 reader.note = f"{path}: another recording follows the first one in it, and is not read: split the file"
     except (sf.LibsndfileError, ValueError) as error:
         reason = getattr(error, "error_string", error)
@@ -2278,11 +2296,9 @@ def _in_steps(chunks, step):
         waiting.append(chunk)
         n += chunk.shape[-1]
         if n >= step:
-            whole = np.concatenate(waiting, axis=-1)
-            for start in range(0, n - step + 1, step):
-                yield whole[:, start : start + step]
-            n %= step
-            waiting = [whole[:, whole.shape[-1] - n :]]
+            *steps, rest = np.split(np.concatenate(waiting, axis=-1), range(step, n + 1, step), axis=-1)
+            yield from steps
+            waiting, n = [rest], rest.shape[-1]
     if waiting:
         yield np.concatenate(waiting, axis=-1)
 
@@ -2389,6 +2405,356 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
     return np.concatenate([enhanced for _, enhanced in pieces], axis=-1).reshape(noisy.shape)
 
 
+FLOATS = ("FLOAT", "DOUBLE")  # which hold what lies beyond [-1, 1]
+WAV_LIMIT = 2**31  # bytes as floats: a plain WAV file ends at 4 GB, and its samples have up to 8 bytes
+
+
+def _target_format(source, target):
+    """libsndfile's names of the format and the sample format to write: the source's, where the target's ending can."""
+    ending = target.suffix.lower()
+    if ending not in FORMATS:
+        raise ValueError(f"{target} cannot be written: end its name in one of {', '.join(FORMATS)}")
+    audio_format, subtype = FORMATS[ending], source.subtype
+    # Blocks of ADPCM would add samples: those of the source may have another size.
+    if subtype in ("IMA_ADPCM", "MS_ADPCM") or not sf.check_format(audio_format, subtype):
+        subtype = sf.default_subtype(audio_format)
+    if audio_format == "OGG" and source.subtype == "OPUS":  # voice messages, whatever their ending
+        return audio_format, "OPUS"
+    return audio_format, CODECS.get(ending, subtype)
+
+
+def _check_layout(source, target, audio_format, subtype):
+    """Raise ValueError if the target's format can't hold the rate or the channels of the source."""
+    # Of six channels or more the last is one for low frequencies; at higher rates libvorbis crashes.
+    fits = subtype not in ("VORBIS", "OPUS") or (source.channels < 6 and source.rate <= 200_000)
+    try:
+        with _HeldSignals():  # what one raises while libsndfile calls Python would be lost
+            if fits:
+                sf.SoundFile(io.BytesIO(), "w", source.rate, source.channels, subtype, format=audio_format).close()
+    except sf.LibsndfileError:
+        fits = False
+    if not fits:
+        size = f"{source.channels} channels at {source.rate} Hz"
+        raise ValueError(f"{target} can't hold {size}: denoise the file alone, into one that ends in .wav")
+
+
+def limited(enhanced, noisy, subtype):
+    """Limit an enhanced signal to [-1, 1] where the noisy one, of the sample format `subtype`, is clipped already.
+
+    Else a few samples would turn a whole call down. The two largest values of u-law and A-law count as full scale; what
+    codecs such as MP3 make of a clipped sample lies beyond 1, and only floats may mean that.
+    """
+    level = np.abs(noisy)
+    clipped = (level > 0.94) & ((level <= 1) | (subtype not in FLOATS))
+    return np.where(clipped, np.clip(enhanced, -1, 1), enhanced)
+
+
+TAGS = ("title", "artist", "date", "comment", "album", "genre", "copyright", "tracknumber", "license")
+MARK = "denoised "  # how the tag begins by which a result is known
+
+
+def _mark(source):
+    """What a result bears in a tag, where its format has one that is free: a hash of its source's path."""
+    path = os.path.normcase(source.resolve())
+    return MARK + hashlib.sha256(os.fsencode(path)).hexdigest()[:12]  # ID3v1 has room for 28 letters
+
+
+def _marks(target):
+    """The marks that a file bears, a list of texts."""
+    if not target.is_file():  # a pipe might not end
+        return []
+    with target.open("rb") as file:
+        ends = file.read(1 << 16)
+        file.seek(max(0, target.stat().st_size - (1 << 16)))
+        ends += file.read()
+    return [mark.decode() for mark in re.findall(MARK.encode() + b"[0-9a-f]{12}", ends)]
+
+
+def _check_replaceable(source, target):
+    """Raise ValueError if a target exists, and is not known to be an earlier result of `source`."""
+    if target.exists() and _mark(source) not in _marks(target):
+        known = f"{target} is not known to be a result of {source} (not all formats and versions mark them)"
+        raise ValueError(f"{known}: name another target, or replace it by --overwrite")
+
+
+def _set_tags(file, tags):
+    """Give a file that is being written tags, a dict, as far as its format can hold them."""
+    for name, text in tags.items():
+        with contextlib.suppress(sf.LibsndfileError):
+            setattr(file, name, text)
+
+
+def _copy_tags(audio, file):
+    """Give a file to be written what `audio` tells of the recording."""
+    _set_tags(file, {name: audio.tags[name] for name in TAGS if name in audio.tags})
+    if audio.bext:
+        sf._snd.sf_command(file._file, SET_BROADCAST_INFO, audio.bext, len(audio.bext))
+
+
+def _write(path, store, audio, audio_format, subtype, peak):
+    """Write the result of the recording `audio`, with its tags and its mark: the floats in `store`, over `peak`."""
+    name, late = "software", audio_format in ("WAV", "RF64")
+    if audio_format == "MP3" and audio.tags.get("comment", MARK).startswith(MARK):
+        name = "comment"
+    mark = {name: _mark(audio.path)}
+    with sf.SoundFile(_encoded(path), "w", audio.rate, audio.channels, subtype, format=audio_format) as file:
+        _copy_tags(audio, file)
+        if not late:
+            _set_tags(file, mark)
+        while data := store.read(4 * audio.channels << 16):  # libvorbis has all of it on its stack
+            samples = np.frombuffer(data, np.float32).reshape(-1, audio.channels)
+            # What is a little beyond 1, libsndfile would write as u-law of the other sign.
+            file.write(samples if subtype in FLOATS else np.clip(samples / peak, -1, 1))
+        if late:  # behind the sound: some exchanges skip the first 44 bytes of any WAV
+            _set_tags(file, mark)
+
+
+def _check_written(path, length, rate):
+    """Raise OSError if what was written, `length` samples at `rate`, is not on the disk, or does not read back whole.
+
+    libsndfile does not tell of what fails when it closes a file.
+    """
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    try:
+        with open_audio(path) as audio:
+            n_read = sum(chunk.shape[-1] for chunk in audio.chunks(BLOCK * audio.rate))
+            complete = n_read >= length and audio.rate == rate
+    except ValueError:
+        complete = False
+    if not complete:
+        raise OSError("it does not read back whole")
+
+
+def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None, overwrite=False):
+    """Denoise a sound file into another: same rate, channels, number of samples and level; the source is not touched.
+
+    The target's format follows its ending; it keeps the source's sample format (PCM_16, ULAW, ...) where it can, and
+    its tags, beside a mark that it is denoised. It appears when it is whole, with the source's time of change, and can
+    be read by nobody who can't read the source. Where the result would clip it is attenuated, and a warning says by how
+    much; where the source is at full scale already, it is limited instead. A target of a format that can't be written
+    becomes a `.wav`. Memory does not grow with the length. `model` and `mix` are those of `denoise`, `raw` and `rate`
+    those of `read_audio`. Without `overwrite` only what bears the mark of this source is replaced.
+    Raises: FileNotFoundError, OSError, or ValueError with one sentence that names the file and the remedy.
+    """
+    from tqdm import tqdm
+
+    source, named, target = Path(source), Path(target), target_name(target)
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: name a file in it")
+    with open_audio(source, raw, rate) as audio:
+        audio_format, subtype = _target_format(audio, target)
+        _check_layout(audio, target, audio_format, subtype)
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the recording itself: name another target")
+    if not overwrite:
+        _check_replaceable(source, target)
+    if target != named:
+        warnings.warn(f"{named} can't be written: the result is {target}", stacklevel=2)
+    if audio.note:
+        warnings.warn(audio.note, stacklevel=2)
+    if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
+        warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
+
+    fault = ""
+
+    def chunks():
+        nonlocal fault
+        with open_audio(source, raw, rate) as file:
+            if (file.rate, file.channels) != (audio.rate, audio.channels):
+                raise ValueError("it was changed while it was read: denoise it again")
+            yield from file.chunks(BLOCK * file.rate)
+            fault = file.fault()
+
+    pieces = _denoise_blocks(chunks, audio.rate, load_model(model), mix)
+    peak, length = 0.0, 0
+    try:
+        # Whether it clips is known at its end, and it is too large for the memory: it waits in a file without a name.
+        with written_whole(target, source) as part, tempfile.TemporaryFile(dir=part.parent) as store:
+            seconds = round((audio.n_samples or 0) / audio.rate)
+            with tqdm(total=seconds, unit="s", leave=False, disable=None) as progress:
+                for noisy, piece in pieces:
+                    piece = piece if subtype in FLOATS else limited(piece, noisy, audio.subtype)
+                    peak, length = max(peak, np.abs(piece).max()), length + piece.shape[-1]
+                    store.write(np.ascontiguousarray(piece.T))
+                    progress.update(round(piece.shape[-1] / audio.rate))
+            clips = peak > 1.005 and subtype not in FLOATS  # from 0.05 dB on
+            if audio_format == "WAV" and store.tell() >= WAV_LIMIT and sf.check_format("RF64", subtype):
+                audio_format = "RF64"
+            if audio_format == "AIFF" and length * audio.channels % 2:
+                # libsndfile takes the byte that fills up an odd number of bytes for a sample.
+                subtype = "PCM_16" if subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_S8") else subtype
+            store.seek(0)
+            _write(part, store, audio, audio_format, subtype, peak if clips else 1)
+            _check_written(part, length, audio.rate)
+            if not overwrite:  # it may have come meanwhile
+                _check_replaceable(source, target)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    except FileNotFoundError:  # it names what has vanished, the source or the target's folder
+        raise
+    except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were written
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"{target} could not be written ({reason}): check the disk, or choose another format") from None
+    if fault:
+        warnings.warn(f"{source} {fault}", stacklevel=2)
+    if clips:
+        warnings.warn(f"{target}: attenuated by {20 * np.log10(peak):.1f} dB, else it would clip", stacklevel=2)
+
+
+def _sentence(error):
+    """What an exception says, in one line."""
+    if isinstance(error, OSError) and error.strerror:  # the system's own: without its number
+        return _escaped(f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror)
+    return _escaped(str(error))
+
+
+def _escaped(text):
+    """A text as one line that any terminal shows: a newline becomes \\n, a byte of a name that is not UTF-8 \\xe9."""
+    text = os.fsencode(text).decode(errors="backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _layout(path, raw, rate):
+    """Which of `raw` and `rate` hold for a file of a folder, where others may have a header or an ending that tells."""
+    known = (*FORMATS, *DECODED, *(HEADERLESS if raw else ()))
+    return (None, None) if path.suffix.lower() in known else (raw, rate)
+
+
+_WARNINGS = threading.Lock()  # they are caught for all threads of a process, and a worker may have several
+
+
+def _try_denoise(model, source, target, mix, overwrite, raw=None, rate=None):
+    """Denoise a file; return (error, warning): what went wrong, and what to know, each in one line or empty."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # by default a semaphore, which would outlive a worker that is killed
+    with _WARNINGS, warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
+        warnings.simplefilter("always", UserWarning)
+        try:
+            denoise_file(source, target, model, mix, raw, rate, overwrite)
+        except (OSError, ValueError) as error:
+            return _sentence(error), ""
+        except Exception as error:  # what nobody thought of must not stop the other files
+            return _escaped(f"{source}: it can't be denoised ({error!r}): check it"), ""
+    return "", _escaped("; ".join(str(warning.message) for warning in told if warning.category is UserWarning))
+
+
+def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False, client=None, raw=None, rate=None):
+    """Denoise every sound file below the folder `source` into the folder `target`, keeping the tree.
+
+    Links to folders are followed, each real folder once.
+
+    Args:
+        source, target: folders; neither may lie in the other. `source` can be a list of files and folders as well: each
+            comes to lie in `target` by its own name, as `cp` would put it.
+        model, mix: those of `denoise`.
+        overwrite: whether to replace what is in the target already. By default results are skipped, but for those
+            whose source has changed since: they are made again. Any other file that is in the way is an error.
+        client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
+            machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
+            Threads of one process take turns.
+            By default, files are denoised one after the other.
+        raw, rate: those of `read_audio`, for files that end in .raw or .pcm; `rate` alone, for all without a header.
+
+    Returns: a DataFrame with a row per file: path; status, one of "done", "skipped", "failed" and "left out", which is
+        what is hidden or no sound file by its ending; error, which says why a file failed, or a folder that may not be
+        read; and warning, such as that a file was cut. None of them stops the others.
+    Raises ValueError if there is no sound file, if one folder lies in the other, if `target` is none, or if `mix` lies
+        outside of 0 to 1.
+    """
+    from tqdm import tqdm
+
+    _check_mix(mix)
+    target = Path(target).resolve()
+    targets, told = _targets(source, target, raw)
+    if not (targets or any(status == "failed" for status, *_ in told.values())):
+        raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
+    remove_abandoned(target.rglob(PARTS))
+    sources = collections.defaultdict(list)
+    for path, result in targets.items():
+        sources[result].append(path)
+    for result, paths in sources.items():
+        if len(paths) > 1:
+            error = f"{' and '.join(map(str, paths))} would both become {result}: rename one, or choose another target"
+            told |= dict.fromkeys(paths, ("failed", error, ""))
+        elif not overwrite:
+            try:
+                if _is_done(paths[0], result):
+                    told[paths[0]] = ("skipped", "", "")
+            except OSError as error:  # a folder that may not be entered
+                told[paths[0]] = ("failed", _sentence(error), "")
+    todo = (path for path in sorted(targets) if path not in told)
+    jobs = {path: (path, targets[path], mix, overwrite, *_layout(path, raw, rate)) for path in todo}
+    model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
+    if client is None:
+        results = ((path, _try_denoise(load_model(model), *job)) for path, job in jobs.items())
+    else:
+        results = _denoise_on(client, model, jobs)
+    for path, (error, warning) in tqdm(results, total=len(jobs), unit="file", disable=None):
+        told[path] = ("failed" if error else "done", error, warning)
+    rows = [(path, *told[path]) for path in sorted(told)]
+    return pd.DataFrame(rows, columns=["path", "status", "error", "warning"])
+
+
+def _targets(source, target, raw):
+    """The results' paths by those of the sound files, and (status, error, warning) by the paths of all that is none."""
+    if isinstance(source, str | Path):
+        if target.is_file():
+            raise ValueError(f"{target} is not a folder: name one for the results")
+        places = {Path(source).resolve(): target}
+    else:
+        places = {path: target / path.name for path in map(Path, map(os.path.abspath, source))}
+        if not target.is_dir() and (target.exists() or target.suffix.lower() in FORMATS):
+            raise ValueError(f"{target} is not a folder: name one for the results of several sources")
+    targets, told = {}, {}
+    for path, place in places.items():
+        if not path.is_dir():
+            targets[path] = target_name(place)
+            continue
+        if path.is_relative_to(target) or target.is_relative_to(path):
+            raise ValueError(f"one of {path} and {target} lies in the other: name a target folder elsewhere")
+        files, unread = _files_below(path, target)
+        told |= {Path(error.filename): ("failed", _sentence(error), "") for error in unread}
+        told |= {file: ("left out", "", "") for file in files if not _is_source(file, raw)}
+        sounds = (file for file in files if _is_source(file, raw))
+        targets |= {file: target_name(place / file.relative_to(path)) for file in sounds}
+    return targets, told
+
+
+def _is_source(path, raw):
+    return is_recording(path, raw) and not path.name.startswith(".")
+
+
+def _is_done(source, target):
+    """Whether `target` is the result of `source` as it is now: a result bears its source's time, or a later one.
+
+    If it bears the mark of another source it is not, but not all formats can bear one.
+    """
+    if not (source.exists() and target.is_file() and target.stat().st_size) or target.samefile(source):
+        return False
+    if source.stat().st_mtime_ns > target.stat().st_mtime_ns:
+        return False
+    marks = _marks(target)
+    return not marks or _mark(source) in marks
+
+
+def _denoise_on(client, model, jobs):
+    """Yield (path, (error, warning)) for each file, in the order in which the workers of a cluster get them done."""
+    from distributed import as_completed
+
+    futures = {client.submit(_try_denoise, model, *job, pure=False): path for path, job in jobs.items()}
+    for future in as_completed(futures):
+        # A worker that dies is replaced, and its files are done again; one that kills several workers is given up.
+        failed = future.status == "error"
+        yield futures[future], (_sentence(future.exception()), "") if failed else future.result()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Live: notebook 09
+# ---------------------------------------------------------------------------------------------------------------------
+
+
 def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.0):
     """Remove the noise from a recording while it is made: a generator that yields what `denoise` returns, in pieces.
 
@@ -2464,40 +2830,22 @@ def _wav_header(source):
     return header, frame, math.inf if _is_unknown(length) else length
 
 
-class _HeldSignals:
-    """A context in which the first SIGINT or SIGTERM waits for `released()`, or for the end; a second one does not."""
+# Sample formats that a stream can have, as each sample is coded by itself, and its bytes.
+STREAMED = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
 
-    def __init__(self):
-        self.waiting, self.handlers = None, {}
-        if threading.current_thread() is threading.main_thread():  # Python has all signals handled there
-            handlers = {number: signals.getsignal(number) for number in (signals.SIGINT, signals.SIGTERM)}
-            self.handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
 
-    def hold(self, number, frame):
-        if self.waiting:
-            self.handlers[number](number, frame)
-        self.waiting = number
+def decode(data, raw="ulaw", channels=1):
+    """Decode bytes, whole samples of a format in STREAMED or RAW: float32 `(channels, samples)` in [-1, 1]."""
+    layout = (SAMPLE_RATE, channels, RAW.get(raw, raw), "LITTLE", "RAW")
+    return sf.SoundFile(io.BytesIO(data), "r", *layout).read(dtype="float32", always_2d=True).T
 
-    def __enter__(self):
-        for number in self.handlers:
-            signals.signal(number, self.hold)
 
-    def __exit__(self, *_):
-        for number, handler in self.handlers.items():
-            signals.signal(number, handler)
-        if self.waiting:
-            signals.raise_signal(self.waiting)
-
-    @contextlib.contextmanager
-    def released(self):
-        try:
-            self.__exit__()
-            yield
-        except KeyboardInterrupt:
-            self.waiting, self.handlers = None, {}  # what comes now is no longer held
-            raise
-        finally:
-            self.__enter__()
+def encode(signal, raw="ulaw"):
+    """The bytes of a signal `(samples,)` or `(channels, samples)`; what exceeds [-1, 1] is clipped. See `decode`."""
+    subtype, coded = RAW.get(raw, raw), io.BytesIO()
+    signal = signal if subtype in FLOATS else np.clip(signal, -1, 1)
+    sf.write(coded, signal.T, SAMPLE_RATE, subtype, "LITTLE", "RAW")
+    return coded.getvalue()
 
 
 def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None):
@@ -2568,350 +2916,6 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
     finally:
         if interrupted:
             raise interrupted
-
-
-WAV_LIMIT = 2**31  # bytes as floats: a plain WAV file ends at 4 GB, and its samples have up to 8 bytes
-
-
-def _target_format(source, target):
-    """libsndfile's names of the format and the sample format to write: the source's, where the target's ending can."""
-    ending = target.suffix.lower()
-    if ending not in FORMATS:
-        raise ValueError(f"{target} cannot be written: end its name in one of {', '.join(FORMATS)}")
-    audio_format, subtype = FORMATS[ending], source.subtype
-    # Blocks of ADPCM would add samples: those of the source may have another size.
-    if subtype in ("IMA_ADPCM", "MS_ADPCM") or not sf.check_format(audio_format, subtype):
-        subtype = sf.default_subtype(audio_format)
-    if audio_format == "OGG" and source.subtype == "OPUS":  # voice messages, whatever their ending
-        return audio_format, "OPUS"
-    return audio_format, CODECS.get(ending, subtype)
-
-
-def _check_layout(source, target, audio_format, subtype):
-    """Raise ValueError if the target's format can't hold the rate or the channels of the source."""
-    # Of six channels or more the last is one for low frequencies; at higher rates libvorbis crashes.
-    fits = subtype not in ("VORBIS", "OPUS") or (source.channels < 6 and source.rate <= 200_000)
-    try:
-        with _HeldSignals():  # what one raises while libsndfile calls Python would be lost
-            if fits:
-                sf.SoundFile(io.BytesIO(), "w", source.rate, source.channels, subtype, format=audio_format).close()
-    except sf.LibsndfileError:
-        fits = False
-    if not fits:
-        size = f"{source.channels} channels at {source.rate} Hz"
-        raise ValueError(f"{target} can't hold {size}: denoise the file alone, into one that ends in .wav")
-
-
-def limited(enhanced, noisy, subtype):
-    """Limit an enhanced signal to [-1, 1] where the noisy one, of the sample format `subtype`, is clipped already.
-
-    Else a few samples would turn a whole call down. The two largest values of u-law and A-law count as full scale; what
-    codecs such as MP3 make of a clipped sample lies beyond 1, and only floats may mean that.
-    """
-    level = np.abs(noisy)
-    clipped = (level > 0.94) & ((level <= 1) | (subtype not in ("FLOAT", "DOUBLE")))
-    return np.where(clipped, np.clip(enhanced, -1, 1), enhanced)
-
-
-TAGS = ("title", "artist", "date", "comment", "album", "genre", "copyright", "tracknumber", "license")
-MARK = "denoised "  # how the tag begins by which a result is known
-
-
-def _mark(source):
-    """What a result bears in a tag, where its format has one that is free: a hash of its source's path."""
-    path = os.path.normcase(source.resolve())
-    return MARK + hashlib.sha256(os.fsencode(path)).hexdigest()[:12]  # ID3v1 has room for 28 letters
-
-
-def _marks(target):
-    """The marks that a file bears, a list of texts."""
-    if not target.is_file():  # a pipe might not end
-        return []
-    with target.open("rb") as file:
-        ends = file.read(1 << 16)
-        file.seek(max(0, target.stat().st_size - (1 << 16)))
-        ends += file.read()
-    return [mark.decode() for mark in re.findall(MARK.encode() + b"[0-9a-f]{12}", ends)]
-
-
-def _check_replaceable(source, target):
-    """Raise ValueError if a target exists, and is not known to be an earlier result of `source`."""
-    if target.exists() and _mark(source) not in _marks(target):
-        known = f"{target} is not known to be a result of {source} (not all formats and versions mark them)"
-        raise ValueError(f"{known}: name another target, or replace it by --overwrite")
-
-
-def _set_tags(file, tags):
-    """Give a file that is being written tags, a dict, as far as its format can hold them."""
-    for name, text in tags.items():
-        with contextlib.suppress(sf.LibsndfileError):
-            setattr(file, name, text)
-
-
-def _copy_tags(audio, file):
-    """Give a file to be written what `audio` tells of the recording."""
-    _set_tags(file, {name: audio.tags[name] for name in TAGS if name in audio.tags})
-    if audio.bext:
-        sf._snd.sf_command(file._file, SET_BROADCAST_INFO, audio.bext, len(audio.bext))
-
-
-def _check_written(path, length, rate):
-    """Raise OSError if what was written, `length` samples at `rate`, is not on the disk, or does not read back whole.
-
-    libsndfile does not tell of what fails when it closes a file.
-    """
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-    try:
-        with open_audio(path) as audio:
-            n_read = sum(chunk.shape[-1] for chunk in audio.chunks(BLOCK * audio.rate))
-            complete = n_read >= length and audio.rate == rate
-    except ValueError:
-        complete = False
-    if not complete:
-        raise OSError("it does not read back whole")
-
-
-def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None, overwrite=False):
-    """Denoise a sound file into another: same rate, channels, number of samples and level; the source is not touched.
-
-    The target's format follows its ending; it keeps the source's sample format (PCM_16, ULAW, ...) where it can, and
-    its tags, beside a mark that it is denoised. It appears when it is whole, with the source's time of change, and can
-    be read by nobody who can't read the source. Where the result would clip it is attenuated, and a warning says by how
-    much; where the source is at full scale already, it is limited instead. A target of a format that can't be written
-    becomes a `.wav`. Memory does not grow with the length. `model` and `mix` are those of `denoise`, `raw` and `rate`
-    those of `read_audio`. Without `overwrite` only what bears the mark of this source is replaced.
-    Raises: FileNotFoundError, OSError, or ValueError with one sentence that names the file and the remedy.
-    """
-    from tqdm import tqdm
-
-    source, named, target = Path(source), Path(target), target_name(target)
-    if target.is_dir():
-        raise ValueError(f"{target} is a folder: name a file in it")
-    with open_audio(source, raw, rate) as audio:
-        audio_format, subtype = _target_format(audio, target)
-        _check_layout(audio, target, audio_format, subtype)
-    if target.exists() and target.samefile(source):
-        raise ValueError(f"{target} is the recording itself: name another target")
-    if not overwrite:
-        _check_replaceable(source, target)
-    if target != named:
-        warnings.warn(f"{named} can't be written: the result is {target}", stacklevel=2)
-    if audio.note:
-        warnings.warn(audio.note, stacklevel=2)
-    if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
-        warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
-
-    fault = ""
-
-    def chunks():
-        nonlocal fault
-        with open_audio(source, raw, rate) as file:
-            if (file.rate, file.channels) != (audio.rate, audio.channels):
-                raise ValueError("it was changed while it was read: denoise it again")
-            yield from file.chunks(BLOCK * file.rate)
-            fault = file.fault()
-
-    pieces = _denoise_blocks(chunks, audio.rate, load_model(model), mix)
-    floats = subtype in ("FLOAT", "DOUBLE")  # they hold what lies beyond 1
-    peak, length = 0.0, 0
-    try:
-        # Whether it clips is known at its end, and it is too large for the memory: it waits in a file without a name.
-        with written_whole(target, source) as part, tempfile.TemporaryFile(dir=part.parent) as store:
-            seconds = round((audio.n_samples or 0) / audio.rate)
-            with tqdm(total=seconds, unit="s", leave=False, disable=None) as progress:
-                for noisy, piece in pieces:
-                    piece = piece if floats else limited(piece, noisy, audio.subtype)
-                    peak, length = max(peak, np.abs(piece).max()), length + piece.shape[-1]
-                    store.write(np.ascontiguousarray(piece.T))
-                    progress.update(round(piece.shape[-1] / audio.rate))
-            clips = peak > 1.005 and not floats  # from 0.05 dB on
-            if audio_format == "WAV" and store.tell() >= WAV_LIMIT and sf.check_format("RF64", subtype):
-                audio_format = "RF64"
-            if audio_format == "AIFF" and length * audio.channels % 2:
-                # libsndfile takes the byte that fills up an odd number of bytes for a sample.
-                subtype = "PCM_16" if subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_S8") else subtype
-            store.seek(0)
-            with sf.SoundFile(_encoded(part), "w", audio.rate, audio.channels, subtype, format=audio_format) as file:
-                _copy_tags(audio, file)
-                mark, late = {"software": _mark(source)}, audio_format in ("WAV", "RF64")
-                if audio_format == "MP3" and audio.tags.get("comment", MARK).startswith(MARK):
-                    mark = {"comment": _mark(source)}
-                if not late:
-                    _set_tags(file, mark)
-                while data := store.read(4 * audio.channels << 16):  # libvorbis has all of it on its stack
-                    samples = np.frombuffer(data, np.float32).reshape(-1, audio.channels)
-                    # What is a little beyond 1, libsndfile would write as u-law of the other sign.
-                    file.write(samples if floats else np.clip(samples / (peak if clips else 1), -1, 1))
-                if late:  # behind the sound: some exchanges skip the first 44 bytes of any WAV
-                    _set_tags(file, mark)
-            _check_written(part, length, audio.rate)
-            if not overwrite:  # it may have come meanwhile
-                _check_replaceable(source, target)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
-    except FileNotFoundError:  # it names what has vanished, the source or the target's folder
-        raise
-    except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were written
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(f"{target} could not be written ({reason}): check the disk, or choose another format") from None
-    if fault:
-        warnings.warn(f"{source} {fault}", stacklevel=2)
-    if clips:
-        warnings.warn(f"{target}: attenuated by {20 * np.log10(peak):.1f} dB, else it would clip", stacklevel=2)
-
-
-def _sentence(error):
-    """What an exception says, in one line."""
-    if isinstance(error, OSError) and error.strerror:  # the system's own: without its number
-        return _escaped(f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror)
-    return _escaped(str(error))
-
-
-def _escaped(text):
-    """A text as one line that any terminal shows: a newline becomes \\n, a byte of a name that is not UTF-8 \\xe9."""
-    text = os.fsencode(text).decode(errors="backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-
-
-def _layout(path, raw, rate):
-    """Which of `raw` and `rate` hold for a file of a folder, where others may have a header or an ending that tells."""
-    known = (*FORMATS, *DECODED, *(HEADERLESS if raw else ()))
-    return (None, None) if path.suffix.lower() in known else (raw, rate)
-
-
-_WARNINGS = threading.Lock()  # they are caught for all threads of a process, and a worker may have several
-
-
-def _try_denoise(source, target, model, mix, overwrite, raw=None, rate=None):
-    """Denoise a file; return (error, warning): what went wrong, and what to know, each in one line or empty."""
-    from tqdm import tqdm
-
-    tqdm.set_lock(threading.RLock())  # by default a semaphore, which would outlive a worker that is killed
-    with _WARNINGS, warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
-        warnings.simplefilter("always", UserWarning)
-        try:
-            denoise_file(source, target, model, mix, raw, rate, overwrite)
-        except (OSError, ValueError) as error:
-            return _sentence(error), ""
-        except Exception as error:  # what nobody thought of must not stop the other files
-            return _escaped(f"{source}: it can't be denoised ({error!r}): check it"), ""
-    return "", _escaped("; ".join(str(warning.message) for warning in told if warning.category is UserWarning))
-
-
-def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False, client=None, raw=None, rate=None):
-    """Denoise every sound file below the folder `source` into the folder `target`, keeping the tree.
-
-    Links to folders are followed, each real folder once.
-
-    Args:
-        source, target: folders; neither may lie in the other. `source` can be a list of files and folders as well: each
-            comes to lie in `target` by its own name, as `cp` would put it.
-        model, mix: those of `denoise`.
-        overwrite: whether to replace what is in the target already. By default results are skipped, but for those
-            whose source has changed since: they are made again. Any other file that is in the way is an error.
-        client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
-            machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
-            Threads of one process take turns.
-            By default, files are denoised one after the other.
-        raw, rate: those of `read_audio`, for files that end in .raw or .pcm; `rate` alone, for all without a header.
-
-    Returns: a DataFrame with a row per file: path; status, one of "done", "skipped", "failed" and "left out", which is
-        what is hidden or no sound file by its ending; error, which says why a file failed, or a folder that may not be
-        read; and warning, such as that a file was cut. None of them stops the others.
-    Raises ValueError if there is no sound file, if one folder lies in the other, if `target` is none, or if `mix` lies
-        outside of 0 to 1.
-    """
-    from tqdm import tqdm
-
-    _check_mix(mix)
-    target = Path(target).resolve()
-    targets, told = _targets(source, target, raw)
-    if not (targets or any(status == "failed" for status, *_ in told.values())):
-        raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
-    remove_abandoned(target.rglob(PARTS))
-    sources = collections.defaultdict(list)
-    for path, result in targets.items():
-        sources[result].append(path)
-    for result, paths in sources.items():
-        if len(paths) > 1:
-            error = f"{' and '.join(map(str, paths))} would both become {result}: rename one, or choose another target"
-            told |= dict.fromkeys(paths, ("failed", error, ""))
-        elif not overwrite:
-            try:
-                if _is_done(paths[0], result):
-                    told[paths[0]] = ("skipped", "", "")
-            except OSError as error:  # a folder that may not be entered
-                told[paths[0]] = ("failed", _sentence(error), "")
-    todo = {path: targets[path] for path in sorted(targets) if path not in told}
-    model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
-    if client is None:
-        results = (
-            (path, _try_denoise(path, todo[path], load_model(model), mix, overwrite, *_layout(path, raw, rate)))
-            for path in todo
-        )
-    else:
-        results = _denoise_on(client, todo, model, mix, overwrite, raw, rate)
-    for path, (error, warning) in tqdm(results, total=len(todo), unit="file", disable=None):
-        told[path] = ("failed" if error else "done", error, warning)
-    rows = [(path, *told[path]) for path in sorted(told)]
-    return pd.DataFrame(rows, columns=["path", "status", "error", "warning"])
-
-
-def _targets(source, target, raw):
-    """The results' paths by those of the sound files, and (status, error, warning) by the paths of all that is none."""
-    if isinstance(source, str | Path):
-        if target.is_file():
-            raise ValueError(f"{target} is not a folder: name one for the results")
-        places = {Path(source).resolve(): target}
-    else:
-        places = {path: target / path.name for path in map(Path, map(os.path.abspath, source))}
-        if not target.is_dir() and (target.exists() or target.suffix.lower() in FORMATS):
-            raise ValueError(f"{target} is not a folder: name one for the results of several sources")
-    targets, told = {}, {}
-    for path, place in places.items():
-        if not path.is_dir():
-            targets[path] = target_name(place)
-            continue
-        if path.is_relative_to(target) or target.is_relative_to(path):
-            raise ValueError(f"one of {path} and {target} lies in the other: name a target folder elsewhere")
-        files, unread = _files_below(path, target)
-        told |= {Path(error.filename): ("failed", _sentence(error), "") for error in unread}
-        told |= {file: ("left out", "", "") for file in files if not _is_source(file, raw)}
-        sounds = (file for file in files if _is_source(file, raw))
-        targets |= {file: target_name(place / file.relative_to(path)) for file in sounds}
-    return targets, told
-
-
-def _is_source(path, raw):
-    return is_recording(path, raw) and not path.name.startswith(".")
-
-
-def _is_done(source, target):
-    """Whether `target` is the result of `source` as it is now: a result bears its source's time, or a later one.
-
-    If it bears the mark of another source it is not, but not all formats can bear one.
-    """
-    if not (source.exists() and target.is_file() and target.stat().st_size) or target.samefile(source):
-        return False
-    if source.stat().st_mtime_ns > target.stat().st_mtime_ns:
-        return False
-    marks = _marks(target)
-    return not marks or _mark(source) in marks
-
-
-def _denoise_on(client, targets, model, mix, overwrite, raw, rate):
-    """Yield (path, (error, warning)) for each file, in the order in which the workers of a cluster get them done."""
-    from distributed import as_completed
-
-    futures = {
-        client.submit(_try_denoise, path, target, model, mix, overwrite, *_layout(path, raw, rate), pure=False): path
-        for path, target in targets.items()
-    }
-    for future in as_completed(futures):
-        # A worker that dies is replaced, and its files are done again; one that kills several workers is given up.
-        failed = future.status == "error"
-        yield futures[future], (_sentence(future.exception()), "") if failed else future.result()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -3272,8 +3276,7 @@ def installed_versions(requirements=ROOT / "requirements.txt"):
             problems.append(f"{requirement.name} is missing")
             continue
         versions.append(f"{requirement.name} {version}")
-        passed = {bound.operator for bound in requirement.specifier if bound.contains(version, prereleases=True)}
-        failed = {bound.operator for bound in requirement.specifier} - passed
+        failed = {bound.operator for bound in requirement.specifier if not bound.contains(version, prereleases=True)}
         if failed:
             fault = "newer than what is tested" if failed <= {"<", "<="} else "too old"
             problems.append(f"{requirement.name} {version} is {fault} ({requirement.specifier})")
@@ -3289,10 +3292,8 @@ def check(exercise, answer):
 
     What is right stands in `notebooks/answers.py`.
     """
-    spec = importlib.util.spec_from_file_location("answers", ROOT / "notebooks" / "answers.py")
-    answers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(answers)
-    print(answers.verdict(exercise, answer))
+    answers = runpy.run_path(ROOT / "notebooks" / "answers.py")
+    print(answers["verdict"](exercise, answer))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -3357,34 +3358,30 @@ def _parser():
 
 def _run(command, options):
     """Run one command and return the exit status: 0, or 1 if files of a folder failed."""
-    if command == "train":
-        train(**options)
-    elif command == "download":
-        download_corpus(**options)
-    elif command == "evaluate":
-        if options["csv"] and options["csv"].is_dir():
-            raise ValueError(f"{options['csv']} is a folder: name a file in it")
-        if options["csv"] and is_recording(options["csv"], raw=True):
-            raise ValueError(f"{options['csv']} would be a recording by its name: name a table, such as scores.csv")
-        table = evaluate(
-            list(paired_files(options["clean"], options["noisy"])),
-            {"enhanced": functools.partial(denoise, model=options["model"])},
-        )
-        finite = table.replace([np.inf, -np.inf], np.nan)
-        print(finite.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
-        scores = finite[list(MEASURES)].dropna(axis=1, how="all")  # PESQ's package may be missing
-        names = table["name"][scores.isna().any(axis=1)].unique()
-        if len(names):
-            text = f"{len(names)} files have measures that are infinite or can't be told, such as {names[0]}: the means"
-            warnings.warn(f"{text} leave those out", stacklevel=2)
-        if options["csv"]:
-            with written_whole(options["csv"]) as part:
-                table.to_csv(part, index=False, float_format="%.4f")
-    elif command == "export":
-        export(**options)
-    else:
+    if command == "denoise":
         return _run_denoise(options.pop("source"), **options)
+    functions = {"export": export, "train": train, "evaluate": _run_evaluate, "download": download_corpus}
+    functions[command](**options)
     return 0
+
+
+def _run_evaluate(clean, noisy, csv, model):
+    """Print the mean scores of noisy and enhanced files, and write those of each file to the table `csv`, if any."""
+    if csv and csv.is_dir():
+        raise ValueError(f"{csv} is a folder: name a file in it")
+    if csv and is_recording(csv, raw=True):
+        raise ValueError(f"{csv} would be a recording by its name: name a table, such as scores.csv")
+    table = evaluate(list(paired_files(clean, noisy)), {"enhanced": functools.partial(denoise, model=model)})
+    finite = table.replace([np.inf, -np.inf], np.nan)
+    print(finite.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
+    scores = finite[list(MEASURES)].dropna(axis=1, how="all")  # PESQ's package may be missing
+    names = table["name"][scores.isna().any(axis=1)].unique()
+    if len(names):
+        text = f"{len(names)} files have measures that are infinite or can't be told, such as {names[0]}: the means"
+        warnings.warn(f"{text} leave those out", stacklevel=2)
+    if csv:
+        with written_whole(csv) as part:
+            table.to_csv(part, index=False, float_format="%.4f")
 
 
 def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **options):
@@ -3459,16 +3456,17 @@ def _cluster(processes, scheduler):
 @contextlib.contextmanager
 def _signals_wait():
     """Let SIGINT and SIGTERM wait; processes that are started here never get them, so that this one ends them."""
-    if hasattr(signals, "pthread_sigmask"):
-        from multiprocessing import resource_tracker
+    if not hasattr(signals, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
 
-        resource_tracker.ensure_running()  # if it were started later, it would let them through
-        signals.pthread_sigmask(signals.SIG_BLOCK, (signals.SIGINT, signals.SIGTERM))
+    resource_tracker.ensure_running()  # if it were started later, it would let them through
+    signals.pthread_sigmask(signals.SIG_BLOCK, (signals.SIGINT, signals.SIGTERM))
     try:
         yield
     finally:
-        if hasattr(signals, "pthread_sigmask"):
-            signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGINT, signals.SIGTERM))
+        signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGINT, signals.SIGTERM))
 
 
 def main(arguments=None):
