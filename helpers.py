@@ -54,6 +54,10 @@ try:
 except ImportError:  # Windows, where nobody can remove a file that is open
     fcntl = None
 
+STOPS = [signals.SIGINT, signals.SIGTERM]  # what ends a run; so does a closed terminal, but under nohup
+if hasattr(signals, "SIGHUP") and signals.getsignal(signals.SIGHUP) != signals.SIG_IGN:
+    STOPS.append(signals.SIGHUP)
+
 # ONNX Runtime reports its use to its maker, unless this stands before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -1526,10 +1530,30 @@ def _stated_sound(file, size):
     if magic == b"caff":
         patch = {start - 8: struct.pack(">Q", size - start)}
     else:
-        patch = {start - 4: b"\xff" * 4}
+        patch = {start - 4: struct.pack(layout[0] + "I", min(size - start, 0xFFFFFFFF))}
         if long_position:
             patch[long_position] = struct.pack("<Q", size - start)
     return start + before, max(0, stated - before), patch
+
+
+TAIL_CHUNKS = rb"LIST|id3 |ID3 |bext|iXML|cue |smpl|_PMX|NAME|AUTH|ANNO|COMT"  # that recorders append
+
+
+def _end_of_sound(file, start, size):
+    """Where the sound from `start` on ends in an open WAV or AIFF file of `size` bytes whose header does not tell:
+    before the chunks that fill up the file's last 64 kB, or with the file."""
+    begin = max(start, size - (1 << 16))
+    file.seek(begin)
+    data = file.read(size - begin)
+    for found in re.finditer(TAIL_CHUNKS, data):
+        for order in ("little", "big"):
+            end = found.start()
+            while re.match(rb"[ -~]{4}", data[end : end + 4]) and end + 8 <= len(data):
+                length = int.from_bytes(data[end + 4 : end + 8], order)
+                end += 8 + length + length % 2
+            if end <= len(data) + 1 and not data[end:].strip(b"\0"):  # the byte that fills it up may be missing
+                return begin + found.start()
+    return size
 
 
 def _mended_header(file, size, start, patch):
@@ -1568,6 +1592,10 @@ def _compared_with_header(path):
         is_chunk = any(length <= rest for length in lengths)
         another = is_chunk and any(name and name[1] in (*CHUNKS, b".snd", b"data", b"SSND") for name in names)
         goes_on = (bool(follows) or (unknown and stated)) and not is_chunk
+        if goes_on and patch:
+            size = _end_of_sound(file, start, size)
+            file.seek(0)
+            *_, patch = _stated_sound(file, size)
         # libsndfile refuses a CAF file that was cut.
         mended = (_mended_header(file, size, start, patch), start) if patch and (goes_on or rest < 0) else None
     if goes_on:
@@ -1727,12 +1755,12 @@ class _Reader:
 
 
 class _HeldSignals:
-    """A context in which the first SIGINT or SIGTERM waits for `released()`, or for the end; a second one does not."""
+    """A context in which the first of STOPS waits for `released()`, or for the end; a second one does not."""
 
     def __init__(self):
         self.waiting, self.handlers = None, {}
         if threading.current_thread() is threading.main_thread():  # Python has all signals handled there
-            handlers = {number: signals.getsignal(number) for number in (signals.SIGINT, signals.SIGTERM)}
+            handlers = {number: signals.getsignal(number) for number in STOPS}
             self.handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
 
     def hold(self, number, frame):
@@ -2081,6 +2109,14 @@ class _Decoded(_Reader):
         self.container.close()
 
 
+def _reason(error):
+    """Why libsndfile can't read a file; its own words for two cases tell of something else."""
+    text = str(getattr(error, "error_string", error))
+    if text.startswith("File does not exist"):
+        return "it holds no MP3"
+    return "its header states a rate that no recording has" if "SF_INFO struct" in text else text
+
+
 def _reader(path):
     """Open a file with a header by libsndfile, or by FFmpeg where libsndfile would not read all of it."""
     reader = reason = None
@@ -2097,7 +2133,7 @@ def _reader(path):
         if not is_partial:
             return reader
     except (sf.LibsndfileError, TypeError, ValueError) as error:  # soundfile raises TypeError for names such as x.raw
-        reason = getattr(error, "error_string", error)
+        reason = _reason(error)
     if reader:
         reader.close()
     try:
@@ -2140,8 +2176,8 @@ def open_audio(path, raw=None, rate=None):
             if reader.another or (magic == b"fLaC" and _is_joined(path)):
                 reader.note = f"{path}: another recording follows the first one in it, and is not read: split the file"
     except (sf.LibsndfileError, ValueError) as error:
-        reason = getattr(error, "error_string", error)
-        raise ValueError(f"{path} is not audio that can be read ({reason}): check it, or record it again") from None
+        advice = "check it, or record it again"
+        raise ValueError(f"{path} is not audio that can be read ({_reason(error)}): {advice}") from None
     except OSError as error:
         if error.filename is not None:  # it could not be opened
             raise
@@ -2542,6 +2578,9 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     source, named, target = Path(source), Path(target), target_name(target)
     if target.is_dir():
         raise ValueError(f"{target} is a folder: name a file in it")
+    for folder in target.parents:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{target} would lie in {folder}, which is no folder: name another target")
     with open_audio(source, raw, rate) as audio:
         audio_format, subtype = _target_format(audio, target)
         _check_layout(audio, target, audio_format, subtype)
@@ -2595,17 +2634,28 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
         raise
     except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were written
         reason = getattr(error, "strerror", None) or error
-        raise OSError(f"{target} could not be written ({reason}): check the disk, or choose another format") from None
+        advice = ADVICE.get(getattr(error, "errno", None), "check the disk, or choose another format")
+        raise OSError(f"{target} could not be written ({reason}): {advice}") from None
     if fault:
         warnings.warn(f"{source} {fault}", stacklevel=2)
     if clips:
         warnings.warn(f"{target}: attenuated by {20 * np.log10(peak):.1f} dB, else it would clip", stacklevel=2)
 
 
+ADVICE = {  # what to do about errors that the system tells
+    errno.EACCES: "get access to it, or name another",
+    errno.EPERM: "get access to it, or name another",
+    errno.EROFS: "name another target",
+    errno.ENOSPC: "make room on the disk",
+    errno.ENAMETOOLONG: "denoise it alone, into a shorter name",
+}
+
+
 def _sentence(error):
     """What an exception says, in one line."""
     if isinstance(error, OSError) and error.strerror:  # the system's own: without its number
-        return _escaped(f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror)
+        parts = (os.fsdecode(error.filename or ""), error.strerror, ADVICE.get(error.errno))
+        return _escaped(": ".join(filter(None, parts)))
     return _escaped(str(error))
 
 
@@ -2674,10 +2724,15 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     sources = collections.defaultdict(list)
     for path, result in targets.items():
         sources[result].append(path)
+    originals = {_identity(path): path for path in targets}
     for result, paths in sources.items():
         if len(paths) > 1:
             error = f"{' and '.join(map(str, paths))} would both become {result}: rename one, or choose another target"
             told |= dict.fromkeys(paths, ("failed", error, ""))
+        elif (identity := _identity(result)) and identity in originals:
+            original = originals[identity]
+            error = f"{paths[0]} would become {result}, which is the recording {original}: choose another target"
+            told[paths[0]] = ("failed", error, "")
         elif not overwrite:
             try:
                 if _is_done(paths[0], result):
@@ -2720,6 +2775,12 @@ def _targets(source, target, raw):
         sounds = (file for file in files if _is_source(file, raw))
         targets |= {file: target_name(place / file.relative_to(path)) for file in sounds}
     return targets, told
+
+
+def _identity(path):
+    """What is the same for all names of a file, and None if there is none."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_dev, path.stat().st_ino
 
 
 def _is_source(path, raw):
@@ -2873,7 +2934,7 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
             with _HeldSignals():
                 info = sf.info(io.BytesIO(header))
         except sf.LibsndfileError as error:
-            raise ValueError(f"its sample format can't be read ({error.error_string}): send PCM") from None
+            raise ValueError(f"its sample format can't be read ({_reason(error)}): send PCM") from None
         rate, channels, subtype = info.samplerate, info.channels, info.subtype
     if subtype not in STREAMED:
         raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
@@ -3455,34 +3516,35 @@ def _cluster(processes, scheduler):
 
 @contextlib.contextmanager
 def _signals_wait():
-    """Let SIGINT and SIGTERM wait; processes that are started here never get them, so that this one ends them."""
+    """Let STOPS wait; processes that are started here never get them, so that this one ends them."""
     if not hasattr(signals, "pthread_sigmask"):  # Windows
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # if it were started later, it would let them through
-    signals.pthread_sigmask(signals.SIG_BLOCK, (signals.SIGINT, signals.SIGTERM))
+    signals.pthread_sigmask(signals.SIG_BLOCK, STOPS)
+    resource_tracker.ensure_running()  # which lets them through; so it would if it were started later
+    signals.pthread_sigmask(signals.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
-        signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGINT, signals.SIGTERM))
+        signals.pthread_sigmask(signals.SIG_UNBLOCK, STOPS)
 
 
 def main(arguments=None):
     """Run the command line; returns the exit status.
 
-    0, 1 if files of a folder failed, 2 for an error of use, and 128 + its number for SIGINT (Ctrl-C) and SIGTERM.
+    0, 1 if files of a folder failed, 2 for an error of use, and 128 + its number for a signal of STOPS, as Ctrl-C is.
     """
     stopped_by = []
 
     def stop(number, _):
-        for other in (signals.SIGINT, signals.SIGTERM):
+        for other in STOPS:
             signals.signal(other, signals.SIG_IGN)  # a second one must not disturb that what is begun is removed
         stopped_by.append(number)
         raise KeyboardInterrupt
 
-    for number in (signals.SIGINT, signals.SIGTERM):
+    for number in STOPS:
         signals.signal(number, stop)
     options = vars(_parser().parse_args(arguments))
     streams = Path("-") in options.get("source", ())

@@ -28,7 +28,7 @@ def clean_state(monkeypatch):
     """No test sees the user's corpus, and none leaves figures or what the command line sets for its process behind."""
     monkeypatch.delenv("SPEECH_CORPUS", raising=False)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in helpers.STOPS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -684,7 +684,7 @@ def test_denoise_folder_names_a_folder_that_may_not_be_read(tmp_path, monkeypatc
     monkeypatch.setattr(os, "scandir", forbid)
     table = helpers.denoise_folder(source, tmp_path / "out", HEARS_NO_NOISE)
     assert status_by_name(table) == {"a.wav": "done", "locked": "failed"}
-    assert table["error"][1] == f"{source / 'locked'}: Permission denied"
+    assert table["error"][1].startswith(f"{source / 'locked'}: Permission denied: get access")
 
 
 def test_denoise_folder_takes_files_and_folders_as_cp_does(tmp_path):
@@ -693,6 +693,32 @@ def test_denoise_folder_takes_files_and_folders_as_cp_does(tmp_path):
     table = helpers.denoise_folder([sources[0], tmp_path / "calls", str(sources[2])], target, HEARS_NO_NOISE)
     assert status_by_name(table) == {"a.wav": "done", "b.wav": "done", "c.wav": "done"}
     assert visible(target) == ["a.wav", "c.wav", "calls/deep/b.wav"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_denoise_folder_replaces_none_of_its_sources(tmp_path, overwrite):
+    for name in ("monday/sub/a.wav", "tuesday/sub/a.wav", "old/b.wav", "calls/c.wav"):
+        write(tmp_path / name)
+    (tmp_path / "calls/b.wav").symlink_to("../old/b.wav")
+    before = contents(tmp_path)
+    sources = [tmp_path / "monday/sub", tmp_path / "tuesday/sub/a.wav"]
+    table = helpers.denoise_folder(sources, tmp_path / "tuesday", HEARS_NO_NOISE, overwrite=overwrite)
+    assert table["status"].to_list() == ["failed", "done"]
+    assert "tuesday/sub/a.wav, which is the recording" in table["error"][0]
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "old", HEARS_NO_NOISE, overwrite=overwrite)
+    assert status_by_name(table) == {"b.wav": "failed", "c.wav": "done"}
+    assert before.items() <= contents(tmp_path).items()
+
+
+def test_result_whose_name_or_place_cannot_be(tmp_path):
+    source = write(tmp_path / "a.wav")
+    with pytest.raises(ValueError, match=r"would lie in .*a\.wav, which is no folder: name another target"):
+        helpers.denoise_file(source, source / "deep" / "b.wav", HEARS_NO_NOISE)
+    call = tmp_path / "calls" / f"{252 * 'e'}.ul"  # its result has a byte too many
+    call.parent.mkdir()
+    call.write_bytes(8000 * b"\x55")
+    table = helpers.denoise_folder(call.parent, tmp_path / "out", HEARS_NO_NOISE)
+    assert table["error"][0].endswith("(File name too long): denoise it alone, into a shorter name")
 
 
 def test_denoise_folder_refuses_two_sources_of_one_result(tmp_path):

@@ -97,6 +97,26 @@ def test_wav_of_unknown_length(tmp_path, stated):
     assert np.array_equal(signal, speech_like()) and told == []
 
 
+TAIL = b"iXML\x05\0\0\0<a/> \0LIST\x0e\0\0\0INFOISFT" + struct.pack("<I", 2) + b"a\0"
+
+
+@pytest.mark.parametrize("stated", [*UNKNOWN, 2 * RATE])
+@pytest.mark.parametrize("tail", [TAIL, TAIL + b"\0"])
+def test_tags_behind_sound_of_unknown_length_are_no_sound(tmp_path, stated, tail):
+    (tmp_path / "a.wav").write_bytes(wav(stated, speech_like(), tail))
+    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    assert np.array_equal(signal, speech_like()) and len(told) == (stated == 2 * RATE)
+
+
+def test_tags_behind_sound_of_unknown_length_in_aiff(tmp_path):
+    content = bytearray(write(tmp_path / "a.aiff", speech_like()).read_bytes())
+    position = content.index(b"SSND") + 4
+    content[position : position + 4] = bytes(4)
+    (tmp_path / "a.aiff").write_bytes(content + b"NAME\0\0\0\x03abc\0")
+    signal, told = denoised(tmp_path / "a.aiff", tmp_path / "b.aiff")
+    assert np.array_equal(signal, speech_like()) and told == []
+
+
 @pytest.mark.parametrize("sizes", [(0, 0), (2**64 - 1, 2**64 - 1)])
 def test_rf64_of_unknown_length(tmp_path, sizes):
     ds64 = b"ds64" + struct.pack("<IQQQI", 28, *sizes, 0, 0)
@@ -1103,6 +1123,19 @@ def test_messages_of_two_files_are_never_merged(tmp_path, capsys):
     helpers.main(["denoise", str(tmp_path / "in"), str(tmp_path / "out")])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(errors) == 3 and r"a\nb.wav" in "".join(errors)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.mp3", b"<html>" * 100, "it holds no MP3"),
+        ("a.wav", wav(2000, speech_like(1)).replace(struct.pack("<I", RATE), bytes(4)), "a rate that no recording has"),
+    ],
+)
+def test_what_libsndfile_misnames(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        helpers.read_audio(tmp_path / name)
 
 
 def test_damaged_wav_gets_no_advice_that_cannot_help(tmp_path):

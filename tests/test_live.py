@@ -308,6 +308,7 @@ def test_stream_with_a_comment_before_its_format():
         (wav(noise(100))[:44], {}, "there is no audio"),
         (PADDED, {}, "its samples are padded from 3 to 4 bytes: send PCM_24"),
         (wav(noise(100)).replace(b"fmt ", b"none"), {}, "its sample format can't be read"),
+        (wav(noise(100)).replace(struct.pack("<I", 8000), bytes(4)), {}, "states a rate that no recording has"),
         (b"", {"raw": "slin"}, "there is no audio"),
         (bytes(1000), {"raw": "vox"}, "VOX_ADPCM can't be denoised: send it as PCM_U8"),
         (bytes(1000), {"raw": "mp3"}, "mp3 can't be denoised: send it as PCM_U8"),
@@ -381,7 +382,7 @@ def test_writer_in_real_time(command):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals end a process at once")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", helpers.STOPS)
 def test_interrupted_stream_loses_nothing_that_came(command, number):
     options = ["--raw", "ulaw", "--rate", "8000"]
     with subprocess.Popen(
