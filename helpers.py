@@ -281,8 +281,8 @@ def written_whole(path, source=None):
         mode = 0o600  # not for those whom the folder's list names
     try:
         with open(part, "xb", opener=functools.partial(os.open, mode=mode)) as file:
-            if origin and part.stat().st_gid != origin.st_gid and not mode & 0o004:
-                part.chmod(0o600)  # not for another group than the source's
+            if origin and part.stat().st_gid != origin.st_gid and mode & 0o044 != 0o044:
+                part.chmod(0o600)  # not for another group than the source's, nor for the source's if that is shut out
             if fcntl:
                 with contextlib.suppress(OSError):  # not all network drives have locks
                     fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives: see `remove_abandoned`
@@ -305,9 +305,9 @@ def _make_folder(folder, model):
     """
     if not folder.exists():
         _make_folder(folder.parent, model.parent)
-        mode = _mode_of_readers(model, folder)
+        mode = 0o600 if _has_access_list(folder.parent, "default") else _mode_of_readers(model, folder)
         folder.mkdir(mode | (mode & 0o444) >> 2, exist_ok=True)
-        if folder.stat().st_gid != model.stat().st_gid and not mode & 0o004:
+        if folder.stat().st_gid != model.stat().st_gid and mode & 0o044 != 0o044:
             folder.chmod(0o700)
 
 
@@ -482,9 +482,10 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
     for address, checksum, content in archives:
         if any(path.is_dir() for path in folder.glob(f"{content}*")):
             continue
-        archive, unpacked = folder / "archives" / Path(address).name, folder / "unpacking"
+        archive, unpacked, is_whole = folder / "archives" / Path(address).name, folder / "unpacking", False
         try:
             pooch.retrieve(address, checksum, path=archive.parent, fname=archive.name, progressbar=True)
+            is_whole = checksum is not None
             # Moved into place when it is whole, so that an interrupted run leaves nothing that looks complete.
             _unpack(archive, unpacked)
             (folder / content).parent.mkdir(parents=True, exist_ok=True)
@@ -493,7 +494,7 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
             if not (folder / content).is_dir():
                 raise ValueError(f"it holds no folder {content}")
         except Exception as error:  # no network, a wrong checksum, or not the expected archive: of many kinds
-            if getattr(error, "errno", None) != errno.ENOSPC:  # else it is whole, and there is no room to unpack it
+            if not (is_whole and isinstance(error, OSError)):  # else there is no room to unpack it, or no right
                 archive.unlink(missing_ok=True)
             raise OSError(
                 f"{address} could not be downloaded ({error}): fetch it by hand and unpack it in {folder}, so that"
@@ -1195,7 +1196,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         sources[split] = BlendedSpeech(*part, rooms, seed=seed)
     keras = _keras()
     keras.utils.set_random_seed(seed)
-    model, origin = unet(), {}
+    model, origin, faults = unet(), {}, []
     if start is not None:
         if Path(start).suffix != ".keras":
             raise ValueError(f"training can't go on from {start}: name the model's .keras file")
@@ -1213,7 +1214,11 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
             return self.n_batches
 
         def __getitem__(self, index):
-            return self.source[self.epoch * self.n_batches + index]
+            try:
+                return self.source[self.epoch * self.n_batches + index]
+            except (ValueError, OSError, sf.LibsndfileError) as error:  # of which TensorFlow makes one of its own
+                faults.append(error)
+                raise
 
     class Backup(keras.callbacks.BackupAndRestore):
         """Goes on from the epoch before if the last one was written in part, whichever of its files that was."""
@@ -1254,21 +1259,26 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     model.optimizer.build(model.trainable_variables)  # if the first step does so, TensorFlow compiles it twice
     # A resumed run must not overwrite a better one. Keras begins the log before there is anything to tell.
     best = pd.read_csv(log)["val_loss"].min() if log.exists() and log.stat().st_size else math.inf
-    model.fit(
-        batches,
-        epochs=epochs,
-        shuffle=False,  # the batches are random already, and a resumed run must see them in the same order
-        validation_data=Batches(sources["validation"], 10),
-        callbacks=[
-            Clock(),
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.ModelCheckpoint(checkpoint, save_best_only=True, initial_value_threshold=best),
-            keras.callbacks.CSVLogger(log, append=True),
-            # It stays until all is written, and the one before until it is whole.
-            Backup(folder / "backup", double_checkpoint=True, delete_checkpoint=False),
-        ],
-        verbose="auto" if sys.stdout.isatty() else 2,  # a progress bar, but a line per epoch in notebooks and logs
-    )
+    try:
+        model.fit(
+            batches,
+            epochs=epochs,
+            shuffle=False,  # the batches are random already, and a resumed run must see them in the same order
+            validation_data=Batches(sources["validation"], 10),
+            callbacks=[
+                Clock(),
+                keras.callbacks.TerminateOnNaN(),
+                keras.callbacks.ModelCheckpoint(checkpoint, save_best_only=True, initial_value_threshold=best),
+                keras.callbacks.CSVLogger(log, append=True),
+                # It stays until all is written, and the one before until it is whole.
+                Backup(folder / "backup", double_checkpoint=True, delete_checkpoint=False),
+            ],
+            verbose="auto" if sys.stdout.isatty() else 2,  # a progress bar, but a line per epoch in notebooks and logs
+        )
+    except Exception as error:
+        if not faults:
+            raise
+        raise OSError(f"{corpus} can't be read any more ({faults[0]}): mend that, and start again to go on") from error
     if not checkpoint.exists():
         raise ValueError(f"no epoch had a finite loss: remove {folder}, and choose a lower learning rate")
     history = pd.read_csv(log).drop_duplicates("epoch", keep="last")  # a run killed between two callbacks repeats one
@@ -2210,8 +2220,10 @@ class OnnxModel:
         cores = _usable_cores()
         options.intra_op_num_threads = min(int(threads) or cores, cores) if threads.isdecimal() else cores
         self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-        if self.session.get_inputs()[0].shape[1::2] != [N_FFT // 2 + 1, 2]:
-            raise ValueError("it does not take spectrograms (batch, 128, frames, 2)")
+        silence = np.zeros((1, N_FFT // 2 + 1, FRAME_MULTIPLE, 2), np.float32)
+        noise = self.predict_on_batch(silence)
+        if noise.shape != silence.shape or not np.isfinite(noise).all():
+            raise ValueError("it does not predict spectrograms (batch, 128, frames, 2)")
 
     def predict_on_batch(self, inputs):
         """Float32 `(batch, 128, frames, 2)` to the same shape; 16 must divide the number of frames."""
@@ -2250,7 +2262,10 @@ def _read_model(path, modified):  # the time of the last change makes sure that 
         if path.suffix == ".onnx":
             return OnnxModel(path)
         _along()  # Keras must know the class before it meets it in the file
-        return _keras().saving.load_model(path, compile=False)
+        model = _keras().saving.load_model(path, compile=False)
+        if not model.input_shape[1::2] == model.output_shape[1::2] == (N_FFT // 2 + 1, 2):
+            raise ValueError("it does not predict spectrograms (batch, 128, frames, 2)")
+        return model
     except Exception as error:  # both raise many kinds
         raise ValueError(f"{path} is not a model that can be loaded: train one, or name another file") from error
 
@@ -2508,7 +2523,7 @@ def _marks(target):
 
 def _check_replaceable(source, target):
     """Raise ValueError if a target exists, and is not known to be an earlier result of `source`."""
-    if target.exists() and _mark(source) not in _marks(target):
+    if os.path.lexists(target) and _mark(source) not in _marks(target):
         known = f"{target} is not known to be a result of {source} (not all formats and versions mark them)"
         raise ValueError(f"{known}: name another target, or replace it by --overwrite")
 
@@ -2520,28 +2535,24 @@ def _set_tags(file, tags):
             setattr(file, name, text)
 
 
-def _copy_tags(audio, file):
-    """Give a file to be written what `audio` tells of the recording."""
-    _set_tags(file, {name: audio.tags[name] for name in TAGS if name in audio.tags})
-    if audio.bext:
-        sf._snd.sf_command(file._file, SET_BROADCAST_INFO, audio.bext, len(audio.bext))
-
-
 def _write(path, store, audio, audio_format, subtype, peak):
     """Write the result of the recording `audio`, with its tags and its mark: the floats in `store`, over `peak`."""
-    name, late = "software", audio_format in ("WAV", "RF64")
-    if audio_format == "MP3" and audio.tags.get("comment", MARK).startswith(MARK):
-        name = "comment"
-    mark = {name: _mark(audio.path)}
+    tags, mark = {name: audio.tags[name] for name in TAGS if name in audio.tags}, {"software": _mark(audio.path)}
+    is_late = audio_format in ("WAV", "RF64")  # behind the sound: some exchanges skip the first 44 bytes of any WAV
+    if audio_format == "MP3":  # which has no tag for software
+        comment = re.sub(f"{MARK}[0-9a-f]{{12}} ?", "", tags.get("comment", ""))
+        tags["comment"] = f"{mark['software']} {comment}".strip()
+    elif not is_late:
+        tags = mark | tags  # first, since `_marks` reads the ends of a file alone
     with sf.SoundFile(_encoded(path), "w", audio.rate, audio.channels, subtype, format=audio_format) as file:
-        _copy_tags(audio, file)
-        if not late:
-            _set_tags(file, mark)
+        _set_tags(file, tags)
+        if audio.bext:
+            sf._snd.sf_command(file._file, SET_BROADCAST_INFO, audio.bext, len(audio.bext))
         while data := store.read(4 * audio.channels << 16):  # libvorbis has all of it on its stack
             samples = np.frombuffer(data, np.float32).reshape(-1, audio.channels)
             # What is a little beyond 1, libsndfile would write as u-law of the other sign.
             file.write(samples if subtype in FLOATS else np.clip(samples / peak, -1, 1))
-        if late:  # behind the sound: some exchanges skip the first 44 bytes of any WAV
+        if is_late:
             _set_tags(file, mark)
 
 
@@ -2595,7 +2606,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
         warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
 
-    fault = ""
+    fault, begun = "", source.stat()
 
     def chunks():
         nonlocal fault
@@ -2617,6 +2628,9 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
                     peak, length = max(peak, np.abs(piece).max()), length + piece.shape[-1]
                     store.write(np.ascontiguousarray(piece.T))
                     progress.update(round(piece.shape[-1] / audio.rate))
+            now = source.stat() if source.exists() else begun
+            if now.st_mtime_ns != begun.st_mtime_ns and now.st_size <= begun.st_size:  # else it may have grown
+                raise ValueError("it was changed while it was read: denoise it again")
             clips = peak > 1.005 and subtype not in FLOATS  # from 0.05 dB on
             if audio_format == "WAV" and store.tell() >= WAV_LIMIT and sf.check_format("RF64", subtype):
                 audio_format = "RF64"
@@ -2709,7 +2723,7 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
 
     Returns: a DataFrame with a row per file: path; status, one of "done", "skipped", "failed" and "left out", which is
         what is hidden or no sound file by its ending; error, which says why a file failed, or a folder that may not be
-        read; and warning, such as that a file was cut. None of them stops the others.
+        read; and warning, such as that a file was cut, which is told at once as well. None of them stops the others.
     Raises ValueError if there is no sound file, if one folder lies in the other, if `target` is none, or if `mix` lies
         outside of 0 to 1.
     """
@@ -2746,8 +2760,13 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
         results = ((path, _try_denoise(load_model(model), *job)) for path, job in jobs.items())
     else:
         results = _denoise_on(client, model, jobs)
+    known = {""}
     for path, (error, warning) in tqdm(results, total=len(jobs), unit="file", disable=None):
         told[path] = ("failed" if error else "done", error, warning)
+        if warning not in known:  # now, since a run that is interrupted returns no table, and skips this file next time
+            known.add(warning)
+            with _WARNINGS:
+                warnings.warn(warning, stacklevel=2)
     rows = [(path, *told[path]) for path in sorted(told)]
     return pd.DataFrame(rows, columns=["path", "status", "error", "warning"])
 
@@ -2807,8 +2826,11 @@ def _denoise_on(client, model, jobs):
     futures = {client.submit(_try_denoise, model, *job, pure=False): path for path, job in jobs.items()}
     for future in as_completed(futures):
         # A worker that dies is replaced, and its files are done again; one that kills several workers is given up.
-        failed = future.status == "error"
-        yield futures[future], (_sentence(future.exception()), "") if failed else future.result()
+        if future.status == "finished":
+            yield futures[future], future.result()
+        else:
+            lost = f"{futures[future]}: the cluster was lost: start it again to go on"
+            yield futures[future], (_sentence(future.exception()) if future.status == "error" else lost, "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -3473,9 +3495,8 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
             remove_abandoned(target.rglob(PARTS))  # an interrupted run kills its workers
     else:
         table = denoise_folder(source, target, overwrite=overwrite, **options)
-    for kind in ("warning", "error"):
-        for text in dict.fromkeys(table[kind][table[kind] != ""]):
-            print(f"{kind}: {text}", file=sys.stderr)
+    for text in dict.fromkeys(table["error"][table["error"] != ""]):
+        print(f"error: {text}", file=sys.stderr)
     print(", ".join(f"{(table['status'] == status).sum()} {status}" for status in ("done", "skipped", "failed")))
     left_out = table[table["status"] == "left out"]["path"]
     if len(left_out):
@@ -3511,6 +3532,8 @@ def _cluster(processes, scheduler):
         except TypeError:
             text = "wants certificates: name them in Dask's configuration, under distributed.comm.tls"
             raise ValueError(f"{scheduler} {text}") from None
+        if not client.scheduler_info()["workers"]:
+            warnings.warn(f"{scheduler} has no workers: it waits for some", stacklevel=2)
         yield stack.enter_context(client)
 
 

@@ -82,11 +82,11 @@ def test_main_denoises_a_folder_on_a_cluster(tmp_path, client, fixed_model, caps
     os.truncate(tmp_path / "calls/cut.wav", 2000)
     (tmp_path / "calls/bad.wav").write_text("This is no audio.\n")
     arguments = ("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model)
-    assert run_main(*arguments, "--scheduler", client.scheduler.address) == 1
+    with pytest.warns(UserWarning, match="cut.wav seems to have been cut"):
+        assert run_main(*arguments, "--scheduler", client.scheduler.address) == 1
     out, err = capsys.readouterr()
     assert out == "3 done, 0 skipped, 1 failed\n"
     assert [line for line in err.splitlines() if line.startswith("error:") and "bad.wav" in line]
-    assert [line for line in err.splitlines() if line.startswith("warning:") and "cut.wav" in line]
     assert visible(tmp_path / "out") == ["a.wav", "cut.wav", "deep/b.wav"]
 
 
@@ -385,6 +385,53 @@ def test_file_that_comes_while_its_place_is_written_to_is_kept(tmp_path, monkeyp
     with pytest.raises(ValueError, match="not known to be a result"):
         helpers.denoise_file(source, target, Fixed(0))
     assert sf.info(target).frames == 99 and visible(tmp_path) == ["a.wav", "b.wav"]
+
+
+def test_link_that_leads_nowhere_is_not_replaced(tmp_path):
+    (tmp_path / "b.wav").symlink_to("drive that is not there/b.wav")
+    with pytest.raises(ValueError, match="not known to be a result"):
+        helpers.denoise_file(write(tmp_path / "a.wav"), tmp_path / "b.wav", Fixed(0))
+    assert (tmp_path / "b.wav").is_symlink()
+
+
+def test_faults_are_told_also_by_a_run_that_is_interrupted(tmp_path, capsys, monkeypatch):
+    cut = write(tmp_path / "calls/a.wav")
+    cut.write_bytes(cut.read_bytes()[:-8000])
+    write(tmp_path / "calls/b.wav")
+
+    def predict_on_batch(model, inputs):
+        if visible(tmp_path / "out"):
+            signal.raise_signal(signal.SIGTERM)
+        return inputs
+
+    monkeypatch.setattr(helpers.OnnxModel, "predict_on_batch", predict_on_batch)
+    with pytest.warns(UserWarning, match="a.wav seems to have been cut"):
+        assert run_main("denoise", tmp_path / "calls", tmp_path / "out") == 128 + signal.SIGTERM
+    assert single_error(capsys.readouterr().err).startswith("error: interrupted")
+    assert visible(tmp_path / "out") == ["a.wav"]
+
+
+def test_cluster_without_workers_is_told():
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+        pytest.warns(UserWarning, match="has no workers: it waits for some"),
+        helpers._cluster(1, cluster.scheduler_address),
+    ):
+        pass
+
+
+def test_files_of_a_cluster_that_is_lost_are_reported(tmp_path, monkeypatch):
+    class Client:
+        def submit(self, *_, **__):
+            return Future()
+
+    class Future:
+        status = "cancelled"
+
+    monkeypatch.setattr(distributed, "as_completed", list)
+    write(tmp_path / "calls/a.wav")
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", client=Client())
+    assert table["status"].to_list() == ["failed"] and "a.wav: the cluster was lost" in table["error"][0]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")

@@ -335,12 +335,13 @@ def test_download_fails(tmp_path, server, fault, monkeypatch):
     assert not (folder / content).exists()
 
 
-def test_archive_that_there_was_no_room_to_unpack_is_kept(tmp_path, server, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EEXIST])
+def test_whole_archive_that_could_not_be_unpacked_is_kept(tmp_path, server, monkeypatch, number):
     def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(helpers, "_unpack", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=os.strerror(number)):
         helpers.download_corpus(tmp_path / "corpus", server[0][:1])
     assert contents(tmp_path / "corpus/archives")
 
@@ -497,6 +498,9 @@ def test_results_are_not_for_those_whom_their_folder_adds(tmp_path):
     give_access_list(tmp_path / "out", "default")
     with helpers.written_whole(tmp_path / "out/b.wav", source) as part:
         assert part.stat().st_mode & 0o777 == 0o600  # the mask of its list, too
+    with helpers.written_whole(tmp_path / "out/deep/b.wav", source) as part:
+        part.touch()
+    assert (tmp_path / "out/deep").stat().st_mode & 0o777 == 0o700
 
 
 def test_result_that_is_removed_while_it_is_written(tmp_path):
@@ -507,9 +511,10 @@ def test_result_that_is_removed_while_it_is_written(tmp_path):
     assert visible(tmp_path) == ["a.wav"] == os.listdir(tmp_path)
 
 
-def test_results_have_no_other_group_than_their_source(tmp_path):
+@pytest.mark.parametrize("mode", [0o640, 0o604])  # a group may be let in, or shut out
+def test_results_have_no_other_group_than_their_source(tmp_path, mode):
     source = write(tmp_path / "a.wav")
-    source.chmod(0o640)
+    source.chmod(mode)
     try:
         os.chown(source, -1, os.getegid() + 1)
     except (PermissionError, AttributeError):

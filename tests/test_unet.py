@@ -59,6 +59,32 @@ def test_load_model_errors(bad_file):
         helpers.load_model(bad_file)
 
 
+@pytest.mark.parametrize("kind", ["three channels", "one column", "nan", "fixed columns"])
+def test_onnx_models_of_another_kind_are_refused(tmp_path, kind):
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    shape = [1, 128, 8 if kind == "fixed columns" else "frames", 2]
+    inputs, outputs = (helper.make_tensor_value_info(*names, None) for names in (("a", 1), ("b", 1)))
+    inputs = helper.make_tensor_value_info("a", TensorProto.FLOAT, shape)
+    axis, other = {"three channels": (3, [0, 0, 1]), "one column": (2, [0])}.get(kind, (3, [0, 1]))
+    constants = [numpy_helper.from_array(np.array(other), "indices"), numpy_helper.from_array(np.float32(0), "zero")]
+    nodes = [helper.make_node("Gather", ["a", "indices"], ["c"], axis=axis)]
+    nodes += [helper.make_node("Div" if kind == "nan" else "Add", ["c", "zero"], ["b"])]
+    graph = helper.make_graph(nodes, "unet", [inputs], [outputs], constants)
+    save(helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match="not a model that can be loaded"):
+        helpers.load_model(tmp_path / "a.onnx")
+
+
+def test_keras_models_of_another_kind_are_refused(tmp_path):
+    import keras
+
+    noisy = keras.Input((128, None, 2))
+    keras.Model(noisy, keras.layers.Concatenate()([noisy, noisy])).save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match="not a model that can be loaded"):
+        helpers.load_model(tmp_path / "a.keras")
+
+
 def test_transfer_weights_keeps_what_is_predicted_with_more_blocks():
     shallow, deep = helpers.unet((4, 8, 8), (0, 1, 1), 1), helpers.unet((4, 8, 8), (0, 2, 4), 2)
     rng = np.random.default_rng(0)
@@ -248,6 +274,20 @@ def test_file_that_is_damaged_is_told_and_ends_no_training(corpus):
     with pytest.warns(UserWarning, match="left out of the training: "):
         batches = [source[i][0] for i in range(20)]
     assert np.isfinite(batches).all() and before.shape == batches[1].shape
+
+
+def test_corpus_that_vanishes_ends_a_training_in_one_sentence(small_training, tmp_path, monkeypatch):
+    original = helpers.BlendedSpeech.__getitem__
+
+    def vanishes(source, index):
+        if index > 1:
+            raise FileNotFoundError("a.wav does not exist: check the path")
+        return original(source, index)
+
+    monkeypatch.setattr(helpers.BlendedSpeech, "__getitem__", vanishes)
+    with pytest.raises(OSError, match=r"can't be read any more \(a\.wav does not exist"):
+        small_training(tmp_path / "unet.keras", SAMPLE)
+    assert (tmp_path / "unet-training").is_dir()
 
 
 def test_blended_speech_of_one_speaker(corpus):
