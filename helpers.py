@@ -2723,7 +2723,8 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
 
     Returns: a DataFrame with a row per file: path; status, one of "done", "skipped", "failed" and "left out", which is
         what is hidden or no sound file by its ending; error, which says why a file failed, or a folder that may not be
-        read; and warning, such as that a file was cut, which is told at once as well. None of them stops the others.
+        read; and warning, such as that a file was cut. None of them stops the others. If the run is interrupted, what
+        would be in the last column is told by warnings.
     Raises ValueError if there is no sound file, if one folder lies in the other, if `target` is none, or if `mix` lies
         outside of 0 to 1.
     """
@@ -2760,13 +2761,13 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
         results = ((path, _try_denoise(load_model(model), *job)) for path, job in jobs.items())
     else:
         results = _denoise_on(client, model, jobs)
-    known = {""}
-    for path, (error, warning) in tqdm(results, total=len(jobs), unit="file", disable=None):
-        told[path] = ("failed" if error else "done", error, warning)
-        if warning not in known:  # now, since a run that is interrupted returns no table, and skips this file next time
-            known.add(warning)
-            with _WARNINGS:
-                warnings.warn(warning, stacklevel=2)
+    try:
+        for path, (error, warning) in tqdm(results, total=len(jobs), unit="file", disable=None):
+            told[path] = ("failed" if error else "done", error, warning)
+    except BaseException:  # there will be no table, and the next run skips what is done
+        for warning in dict.fromkeys(warning for *_, warning in told.values() if warning):
+            warnings.warn(warning, stacklevel=2)
+        raise
     rows = [(path, *told[path]) for path in sorted(told)]
     return pd.DataFrame(rows, columns=["path", "status", "error", "warning"])
 
@@ -3495,8 +3496,9 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
             remove_abandoned(target.rglob(PARTS))  # an interrupted run kills its workers
     else:
         table = denoise_folder(source, target, overwrite=overwrite, **options)
-    for text in dict.fromkeys(table["error"][table["error"] != ""]):
-        print(f"error: {text}", file=sys.stderr)
+    for kind in ("warning", "error"):
+        for text in dict.fromkeys(table[kind][table[kind] != ""]):
+            print(f"{kind}: {text}", file=sys.stderr)
     print(", ".join(f"{(table['status'] == status).sum()} {status}" for status in ("done", "skipped", "failed")))
     left_out = table[table["status"] == "left out"]["path"]
     if len(left_out):
