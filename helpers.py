@@ -153,8 +153,8 @@ def _files_below(root, excluded=None):
 
 
 def _sounds(folder):
-    """The sound files below a folder, behind links as well, sorted; a warning tells of those to convert first, and of
-    folders that can't be read."""
+    """The sound files below a folder, behind links as well, but hidden ones, sorted; a warning tells of those to
+    convert first, and of folders that can't be read."""
     files, unread = _files_below(folder) if folder.exists() else ([], [])
     paths = sorted(path for path in files if not path.name.startswith("."))
     left_out = [f"{error.filename}: {error.strerror}" for error in unread]
@@ -1511,7 +1511,8 @@ def _stated_sound(file, size):
     """
     magic = file.read(4)
     if magic == b".snd":
-        return *struct.unpack(">II", file.read(8).ljust(8, b"\0")), {8: b"\xff" * 4}
+        start, stated = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
+        return start, stated, {8: struct.pack(">I", max(0, min(size - start, 0xFFFFFFFF)))}
     if magic == b"NIST":
         header = file.read(1020)
         fields = dict(re.findall(rb"(\w+) -i (\d+)", header))
@@ -1550,15 +1551,17 @@ TAIL_CHUNKS = rb"LIST|id3 |ID3 |bext|iXML|cue |smpl|_PMX|NAME|AUTH|ANNO|COMT"  #
 
 
 def _end_of_sound(file, start, size):
-    """Where the sound from `start` on ends in an open WAV or AIFF file of `size` bytes whose header does not tell:
-    before the chunks that fill up the file's last 64 kB, or with the file."""
+    """Where the sound from `start` on ends in an open file of `size` bytes whose header does not tell: before the
+    chunks that fill up the file's last 64 kB, or with the file."""
     begin = max(start, size - (1 << 16))
     file.seek(begin)
     data = file.read(size - begin)
+    seen = set()  # a chain that another one runs into does not end as it should, too
     for found in re.finditer(TAIL_CHUNKS, data):
         for order in ("little", "big"):
             end = found.start()
-            while re.match(rb"[ -~]{4}", data[end : end + 4]) and end + 8 <= len(data):
+            while (end, order) not in seen and re.match(rb"[ -~]{4}", data[end : end + 4]) and end + 8 <= len(data):
+                seen.add((end, order))
                 length = int.from_bytes(data[end + 4 : end + 8], order)
                 end += 8 + length + length % 2
             if end <= len(data) + 1 and not data[end:].strip(b"\0"):  # the byte that fills it up may be missing
@@ -1604,12 +1607,13 @@ def _compared_with_header(path):
         goes_on = (bool(follows) or (unknown and stated)) and not is_chunk
         if goes_on and patch:
             size = _end_of_sound(file, start, size)
+            rest = size - start - stated
             file.seek(0)
             *_, patch = _stated_sound(file, size)
         # libsndfile refuses a CAF file that was cut.
         mended = (_mended_header(file, size, start, patch), start) if patch and (goes_on or rest < 0) else None
     if goes_on:
-        return mended, 0 if unknown else rest / (size - start), False, False
+        return mended, 0 if unknown else rest / max(1, size - start), False, False
     return mended, 0, rest < -24, another  # some programs count a header twice
 
 
@@ -1874,7 +1878,7 @@ class _Sndfile(_Reader):
             left = self.n_samples - self.length
             with self._held():
                 samples = self.file.read(left if n < 0 else min(n, left), dtype="float32", always_2d=True).T
-        except (sf.LibsndfileError, MemoryError) as error:  # a broken header may promise terabytes
+        except (sf.LibsndfileError, MemoryError, ValueError) as error:  # a header may promise terabytes, or no end
             if self.file.format == "FLAC":  # libsndfile stops where it is damaged, or was cut
                 self.decoder = _Decoded(self.path)
                 self.decoder.skip(self.length)
@@ -2530,9 +2534,10 @@ def _check_replaceable(source, target):
 
 def _set_tags(file, tags):
     """Give a file that is being written tags, a dict, as far as its format can hold them."""
+    is_long = any(len(text.encode()) > 28 for text in tags.values())  # LAME adds ID3v2, in which it is Latin-1
+    encoding = "latin-1" if file.format == "MP3" and is_long else "utf-8"
     for name, text in tags.items():
-        with contextlib.suppress(sf.LibsndfileError):
-            setattr(file, name, text)
+        sf._snd.sf_set_string(file._file, sf._str_types[name], text.encode(encoding, "replace"))
 
 
 def _write(path, store, audio, audio_format, subtype, peak):
@@ -2629,7 +2634,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
                     store.write(np.ascontiguousarray(piece.T))
                     progress.update(round(piece.shape[-1] / audio.rate))
             now = source.stat() if source.exists() else begun
-            if now.st_mtime_ns != begun.st_mtime_ns and now.st_size <= begun.st_size:  # else it may have grown
+            later = now.st_mtime_ns - begun.st_mtime_ns
+            if later < 0 or (later and now.st_size <= begun.st_size):  # else it may have grown
                 raise ValueError("it was changed while it was read: denoise it again")
             clips = peak > 1.005 and subtype not in FLOATS  # from 0.05 dB on
             if audio_format == "WAV" and store.tell() >= WAV_LIMIT and sf.check_format("RF64", subtype):
@@ -2739,13 +2745,12 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     sources = collections.defaultdict(list)
     for path, result in targets.items():
         sources[result].append(path)
-    originals = {_identity(path): path for path in targets}
+    originals = {identity: path for path in targets if (identity := _identity(path))}
     for result, paths in sources.items():
         if len(paths) > 1:
             error = f"{' and '.join(map(str, paths))} would both become {result}: rename one, or choose another target"
             told |= dict.fromkeys(paths, ("failed", error, ""))
-        elif (identity := _identity(result)) and identity in originals:
-            original = originals[identity]
+        elif (original := originals.get(_identity(result), paths[0])) != paths[0]:
             error = f"{paths[0]} would become {result}, which is the recording {original}: choose another target"
             told[paths[0]] = ("failed", error, "")
         elif not overwrite:
@@ -2800,7 +2805,7 @@ def _targets(source, target, raw):
 def _identity(path):
     """What is the same for all names of a file, and None if there is none."""
     with contextlib.suppress(OSError):
-        return path.stat().st_dev, path.stat().st_ino
+        return (status := path.stat()).st_dev, status.st_ino
 
 
 def _is_source(path, raw):
@@ -3592,7 +3597,8 @@ def main(arguments=None):
     except BaseException as error:
         if stopped_by:  # of which libraries may make another error
             promise = "" if streams else ": nothing is half written, start it again to go on"
-            print(f"error: interrupted{promise}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                print(f"error: interrupted{promise}", file=sys.stderr)
             return 128 + stopped_by[0]
         if not isinstance(error, OSError | ValueError):
             raise

@@ -733,7 +733,7 @@ def test_denoise_folder_refuses_two_sources_of_one_result(tmp_path):
 def test_denoise_folder_never_takes_a_source_for_its_result(tmp_path):
     source = write(tmp_path / "out/a.wav")
     table = helpers.denoise_folder([source], tmp_path / "out", HEARS_NO_NOISE)
-    assert table["status"].to_list() == ["failed"] and "which is the recording" in table["error"][0]
+    assert table["status"].to_list() == ["failed"] and "is the recording itself" in table["error"][0]
 
 
 @pytest.mark.parametrize("name", ["b.wav", "new.wav"])

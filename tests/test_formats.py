@@ -97,6 +97,20 @@ def test_wav_of_unknown_length(tmp_path, stated):
     assert np.array_equal(signal, speech_like()) and told == []
 
 
+@pytest.mark.parametrize(("excess", "notes"), [(44, []), (-RATE, ["0.5 s of sound follow"])])
+def test_length_is_wrong_and_long_tags_follow(tmp_path, excess, notes):
+    tags = b"id3 " + struct.pack("<I", 50_000) + 50_000 * b"\xc3"
+    (tmp_path / "a.wav").write_bytes(wav(4 * RATE + excess, speech_like(), tags))
+    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    assert np.array_equal(signal, speech_like())
+    assert [note in text for note, text in zip(notes, told, strict=True)] == [True] * len(notes)
+
+
+def test_names_that_end_nowhere_are_sound(tmp_path):
+    (tmp_path / "a.wav").write_bytes(wav(0, speech_like(), 8000 * b"LIST\0\0\0\0" + b"xy"))
+    assert helpers.read_audio(tmp_path / "a.wav")[0].shape == (1, 2 * RATE + 32_001)
+
+
 TAIL = b"iXML\x05\0\0\0<a/> \0LIST\x0e\0\0\0INFOISFT" + struct.pack("<I", 2) + b"a\0"
 
 
@@ -222,6 +236,8 @@ def flac_of_unknown_length(path):
 def test_flac_of_unknown_length(tmp_path):
     signal, told = denoised(flac_of_unknown_length(tmp_path / "a.flac"), tmp_path / "b.flac")
     assert np.array_equal(signal, speech_like(20)) and told == []
+    whole, (part, _) = helpers.read_audio(tmp_path / "a.flac"), helpers.read_audio(tmp_path / "a.flac", 1, 2)
+    assert np.array_equal(whole[0][0], signal) and np.array_equal(part[0], signal[RATE : 3 * RATE])
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -1043,6 +1059,15 @@ def test_tags_are_carried_over(tmp_path, ending):
         assert "title" in held
 
 
+def test_long_tags_of_mp3_are_not_ascii_alone(tmp_path):
+    with sf.SoundFile(tmp_path / "a.flac", "w", RATE, 1) as file:
+        file.title, file.comment = "Zoë grün", "Agent 12 of the team of Zoë"
+        file.write(speech_like())
+    denoised(tmp_path / "a.flac", tmp_path / "b.mp3")
+    with sf.SoundFile(tmp_path / "b.mp3") as file:
+        assert file.title == "Zoë grün" and file.comment.endswith("Agent 12 of the team of Zoë")
+
+
 def test_tags_in_latin_1_are_carried_over(tmp_path):
     info = b"INFOINAM" + struct.pack("<I", 7) + "Müller\0\0".encode("latin-1")
     chunk = b"LIST" + struct.pack("<I", len(info)) + info
@@ -1145,7 +1170,7 @@ def test_results_of_recordings_with_a_comment_are_known(tmp_path, ending, commen
     source, target = tmp_path / f"a{ending}", tmp_path / f"b{ending}"
     with sf.SoundFile(source, "w", RATE, 1) as file:
         file.comment = comment
-        file.write(speech_like())
+        file.write(0.1 * np.random.default_rng(0).standard_normal(20 * RATE))  # more than is read to find the mark
     for _ in range(2):  # what bears the mark is replaced
         helpers.denoise_file(source, target, MODEL)
     helpers.denoise_file(target, tmp_path / f"c{ending}", MODEL)
