@@ -13,9 +13,9 @@ import helpers
 from data import make_ablation
 
 
-def with_random_weights(network):
+def with_random_weights(network, scale=0.01):
     rng = np.random.default_rng(0)
-    network.set_weights([w + 0.01 * rng.standard_normal(w.shape).astype(w.dtype) for w in network.get_weights()])
+    network.set_weights([w + scale * rng.standard_normal(w.shape).astype(w.dtype) for w in network.get_weights()])
     return network
 
 
@@ -28,7 +28,7 @@ def network():
 @pytest.fixture(scope="session")
 def small_network():
     """An untrained U-Net with layers of all kinds: the shipped one takes TensorFlow minutes to export."""
-    return with_random_weights(helpers.unet((8, 12, 16), (0, 1, 1), 1))
+    return with_random_weights(helpers.unet((8, 12, 16), (0, 1, 1), 1), scale=0.2)
 
 
 def test_untrained_unet_changes_nothing(speech):
