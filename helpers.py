@@ -1173,8 +1173,8 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
 
     Returns: (model, history), the history as a DataFrame with a row per epoch.
     Raises ValueError or FileNotFoundError, before anything is written, if an argument or the corpus can't be used; and
-    ValueError if no epoch had a finite loss, or OSError if a killed run left nothing to go on from. A loss that is NaN
-    ends the training, with a warning.
+    ValueError if no epoch had a finite loss, or OSError if a killed run left nothing to go on from, or the corpus can't
+    be read any more. A loss that is NaN ends the training, with a warning.
     """
     output = Path(output)
     if output.suffix != ".keras":
@@ -2832,11 +2832,13 @@ def _denoise_on(client, model, jobs):
     futures = {client.submit(_try_denoise, model, *job, pure=False): path for path, job in jobs.items()}
     for future in as_completed(futures):
         # A worker that dies is replaced, and its files are done again; one that kills several workers is given up.
+        path = futures[future]
         if future.status == "finished":
-            yield futures[future], future.result()
+            yield path, future.result()
+        elif future.status == "error":
+            yield path, (_sentence(future.exception()), "")
         else:
-            lost = f"{futures[future]}: the cluster was lost: start it again to go on"
-            yield futures[future], (_sentence(future.exception()) if future.status == "error" else lost, "")
+            yield path, (_escaped(f"{path}: the cluster was lost: start it again to go on"), "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -3129,10 +3131,11 @@ def held_out_blends(corpus=None, n=60, snr_db=(-5, 15), seed=0):
     Clean and noisy are float32 `(samples,)` at 8 kHz, up to 6 s long; the name holds the utterance, noise and SNR.
     Raises ValueError if the corpus has no speech or no noise for testing, and as `list_speech` and `list_noise` do.
     """
+    corpus = find_corpus(corpus)
     speech, noise = list_speech(corpus), list_noise(corpus)
     speech, noise = speech[speech["split"] == "test"], noise[noise["split"] == "test"]
     if min(len(speech), len(noise)) == 0:
-        raise ValueError("the corpus has no speech or no noise for test: see the splits in data/README.md")
+        raise ValueError(f"{corpus} has no speech or no noise for test: see the splits in data/README.md")
     rng = np.random.default_rng(seed)
     for i, snr in enumerate(np.linspace(*snr_db, n).round()):
         utterance, clip = (table.iloc[rng.integers(len(table))] for table in (speech, noise))
