@@ -19,8 +19,8 @@ NUMBERS = {  # exercise: decimals to round to, hash of the exercise and the roun
         "mark 4000 Hz on a line, go on to 9500 Hz, and fold the line wherever it passes a multiple of 4000.",
     ),
     "02.1": (
-        0,
-        "7a11e8ce1c7cb0ce",
+        1,
+        "5788174c3c176785",
         "the first window is centred on the first sample, and the last one on a sample that exists.",
     ),
     "03.1": (
