@@ -148,7 +148,7 @@ def _files_below(root, excluded=None):
             hidden = [name for name in folders if name.startswith(".")]
             folders[:] = sorted(set(folders) - set(hidden))
             found += [Path(folder, name) for name in files + hidden]
-            tops += [path for path in (Path(folder, name) for name in folders) if path.is_symlink()]
+            tops += [Path(folder, name) for name in folders if os.path.islink(os.path.join(folder, name))]
     return found, unread
 
 
@@ -158,7 +158,7 @@ def _sounds(folder):
     files, unread = _files_below(folder) if folder.exists() else ([], [])
     paths = sorted(path for path in files if not path.name.startswith("."))
     left_out = [f"{error.filename}: {error.strerror}" for error in unread]
-    left_out += [f"{path}: convert it to wav" for path in paths if path.suffix.lower() in DECODED]
+    left_out += [f"{path}: convert it to wav" for path in paths if path.suffix.lower() in (*DECODED, *HEADERLESS)]
     if left_out:
         warnings.warn(f"{len(left_out)} files or folders left out:\n" + "\n".join(left_out), stacklevel=3)
     return [path for path in paths if path.suffix.lower() in FORMATS]
@@ -169,7 +169,7 @@ def _with_durations(table):
     durations, left_out = [], []
     for path in table["path"]:
         try:
-            info = sf.info(path)
+            info = sf.info(_encoded(path))
             durations.append(info.duration)
             if info.duration < MIN_DURATION:
                 left_out.append(f"{path}: {info.duration:.2f} s is shorter than {MIN_DURATION} s")
@@ -235,7 +235,7 @@ def list_noise(corpus=None):
                 held_out.update(clip.filename.split("-")[1:2])
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
         others = ("LibriSpeech", "speech", "rir", "archives", "unpacking")  # the last two are of `download_corpus`
-        if folder.name not in others and not folder.name.startswith(("ESC-50", ".")):
+        if folder.is_dir() and folder.name not in others and not folder.name.startswith(("ESC-50", ".")):
             # Other sets come from Freesound as ESC-50 does, and their names begin with its number of the recording, or
             # as ESC-50's do: none may be in both training and testing.
             numbers = {path: re.match(r"(\d+)(?:-(\d+))?", path.stem) for path in _sounds(folder)}
@@ -275,7 +275,7 @@ def written_whole(path, source=None):
     origin = Path(source).stat() if source and Path(source).exists() else None
     mode = _mode_of_readers(source, path) if origin else 0o666
     if origin:
-        _make_folder(path.parent, Path(source).resolve().parent)
+        _make_folder(path.parent, _absolute(source).parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     if origin and _has_access_list(path.parent, "default"):
         mode = 0o600  # not for those whom the folder's list names
@@ -298,16 +298,28 @@ def written_whole(path, source=None):
         part.unlink(missing_ok=True)
 
 
-def _make_folder(folder, model):
-    """Make a folder that can be listed by nobody who can't list the folder `model`: names tell who called whom.
+def _absolute(path):
+    """The absolute path of a file, with its links, but without `..`, which leads out of where a link leads to."""
+    path = Path(path).absolute()
+    if ".." not in path.parts:
+        return path
+    return path.resolve() if path.name == ".." else path.parent.resolve() / path.name
 
-    What is missing above it has the folders above `model` as its models.
+
+def _make_folder(folder, *models):
+    """Make a folder that can be listed by nobody who can't list all of the folders `models`: names tell who called
+    whom.
+
+    What is missing above it has the folders above `models` as its models.
     """
     if not folder.exists():
-        _make_folder(folder.parent, model.parent)
-        mode = 0o600 if _has_access_list(folder.parent, "default") else _mode_of_readers(model, folder)
+        _make_folder(folder.parent, *(model.parent for model in models))
+        mode = 0o600 if _has_access_list(folder.parent, "default") else 0o666
+        for model in models:
+            mode &= _mode_of_readers(model, folder)
         folder.mkdir(mode | (mode & 0o444) >> 2, exist_ok=True)
-        if folder.stat().st_gid != model.stat().st_gid and mode & 0o044 != 0o044:
+        groups = {path.stat().st_gid for path in (folder, *models)}
+        if len(groups) > 1 and mode & 0o044 != 0o044:
             folder.chmod(0o700)
 
 
@@ -342,7 +354,7 @@ PARTS = f".{'[0-9a-f]' * 32}.part*"  # what `written_whole` names its files, as 
 
 def remove_abandoned(parts):
     """Remove those of the files of `written_whole` whose writers were killed: those that nobody holds a lock on."""
-    for part in filter(Path.is_file, parts):
+    for part in filter(os.path.isfile, parts):
         with contextlib.suppress(OSError):  # its writer lives, or another run was faster
             if fcntl:
                 with part.open("rb") as file:
@@ -397,7 +409,8 @@ def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
     for text in filter(None, (audio.note, fault and f"{path} {fault}")):
         warnings.warn(text, stacklevel=2)
     if signal.size == 0:
-        raise ValueError(f"{path} holds no audio at {offset:.2f} s: check that the recording is not empty")
+        advice = "choose an earlier offset" if offset else "check that the recording is not empty"
+        raise ValueError(f"{path} holds no audio at {offset:.2f} s: {advice}")
     return signal, audio.rate
 
 
@@ -573,8 +586,8 @@ def random_crop(path, n_samples, rng):
 
     Many noise clips are mostly digital silence: the crop is laid around a sample drawn in proportion to its energy.
     """
-    offset = rng.uniform(0, max(0, sf.info(path).duration - 30))  # of a recording of hours, half a minute is read
-    clip = load_audio(path, offset, duration=30)
+    latest = max(0, sf.info(_encoded(path)).duration - 30)  # of a recording of hours, half a minute is read
+    clip = load_audio(path, rng.uniform(0, latest), duration=30)
     energy = np.square(clip, dtype=np.float64) + 1e-12
     start = rng.choice(len(clip), p=energy / energy.sum()) - rng.integers(n_samples)
     return np.take(clip, np.arange(start, start + n_samples), mode="wrap")
@@ -1189,11 +1202,12 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     corpus = find_corpus(corpus)
     speech, noise, rooms = list_speech(corpus), list_noise(corpus), list_rooms(corpus)
     sources = {}
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation"):
         part = speech[speech["split"] == split], noise[noise["split"] == split]
         if min(map(len, part)) == 0:
             raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
         sources[split] = BlendedSpeech(*part, rooms, seed=seed)
+    pairs = list(held_out_blends(corpus))  # now: what can't be read would else end it behind its last epoch
     keras = _keras()
     keras.utils.set_random_seed(seed)
     model, origin, faults = unet(), {}, []
@@ -1297,7 +1311,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         "hours_of_audio": round(hours, 2),
         "hours_of_audio_in_all": round(hours + origin.get("hours_of_audio_in_all", 0), 2),
         "minutes_of_training": round(history["seconds"].sum() / 60, 1),
-        **describe(model, corpus, pd.concat([speech, noise])),
+        **describe(model, corpus, pd.concat([speech, noise]), pairs),
         "versions": {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "librosa", "numpy")},
         "history": history.to_dict("list"),
     }
@@ -1390,12 +1404,13 @@ def _to_litert(model):
     return tf.lite.TFLiteConverter.from_concrete_functions([frozen], model).convert()
 
 
-def describe(model, corpus, files):
+def describe(model, corpus, files, pairs):
     """What a trained network's card says of its size, of its corpus and of its scores on held-out blends: a dict.
 
-    `files` are the tables of `list_speech` and `list_noise` for the folder `corpus`, one below the other.
+    `files` are the tables of `list_speech` and `list_noise` for the folder `corpus`, one below the other, and `pairs`
+    are those of `held_out_blends`.
     """
-    scores = evaluate(held_out_blends(corpus), {"enhanced": functools.partial(denoise, model=model)})
+    scores = evaluate(pairs, {"enhanced": functools.partial(denoise, model=model)})
     minutes = _minutes_by_source(corpus, files)
     is_sample = corpus.resolve().is_relative_to(ROOT / "data" / "sample")  # which is nobody's recording
     licences = {} if is_sample else LICENCES
@@ -1515,7 +1530,7 @@ def _stated_sound(file, size):
         return start, stated, {8: struct.pack(">I", max(0, min(size - start, 0xFFFFFFFF)))}
     if magic == b"NIST":
         header = file.read(1020)
-        fields = dict(re.findall(rb"(\w+) -i (\d+)", header))
+        fields = dict(re.findall(rb"(\w+) -\w+ (\d+)", header))
         factors = [int(fields.get(name, 0)) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
         start = re.match(rb"_1A\n +(\d+)\n", header)
         return int(start[1]) if start else 1024, math.prod(factors), {}
@@ -1840,7 +1855,7 @@ class _Sndfile(_Reader):
             n_frames, rest = divmod(path.stat().st_size, 33)
             self.n_samples, self.cut = min(self.n_samples, 160 * n_frames), rest > 0
         if self.subtype in ("ULAW", "ALAW", "PCM_U8", "VOX_ADPCM", "GSM610"):  # in these zeros are loud
-            blocks = {"VOX_ADPCM": (1, 2), "GSM610": (33, 160) if raw else (65, 320)}
+            blocks = {"VOX_ADPCM": (1, 2), "GSM610": (33, 160) if raw or self.file.format == "AIFF" else (65, 320)}
             n_samples = _samples_before_zeros(path, *blocks.get(self.subtype, (self.channels, 1)))
             if self.n_samples - n_samples > self.rate / 2:
                 self.n_samples, self.cut = n_samples, True
@@ -1959,9 +1974,10 @@ class _Decoded(_Reader):
         self.tags = {key.lower(): text for key, text in (self.stream.metadata | self.container.metadata).items()}
         n_tracks = len(self.container.streams.audio)
         if hidden:
-            # Of this format alone FFmpeg can ignore the stated end.
-            told = "too" if self.format == "wav" else "not: convert it by the program that wrote it"
-            self.note = f"{path}: sound follows the end that its header states, and is read {told}"
+            # Of other formats FFmpeg does not ignore the stated end.
+            is_read = self.format in ("wav", "au", "nistsphere")
+            told = "is read too" if is_read else "is not read: convert it by the program that wrote it"
+            self.note = f"{path}: sound follows the end that its header states, and {told}"
         if n_tracks > 1:
             self.note = f"{path} holds {n_tracks} sound tracks: only the first one is read"
 
@@ -2180,7 +2196,7 @@ def open_audio(path, raw=None, rate=None):
         has_header = magic in (*CHUNKS, b"riff", b".snd", b"fLaC", b"OggS")
         subtype, usual_rate = (RAW[raw], SAMPLE_RATE) if raw else HEADERLESS.get(ending, (None, None))
         if subtype and not has_header:
-            reader = _Sndfile(path, (subtype, usual_rate if rate is None else rate))
+            reader = _Sndfile(path, (subtype, usual_rate if rate is None else int(rate)))
             if not raw:
                 reader.note = f"files that end in {ending} are read as {subtype} at {reader.rate} Hz, one channel"
         elif ending in (".raw", ".pcm") and not has_header:
@@ -2291,7 +2307,8 @@ def upper_gain(noisy, noise):
 
     The band above 4 kHz, which it can't hear, is attenuated alike: hiss and consonants reach far beyond.
     """
-    before, after = (np.sum(np.abs(stft(x)[:, 3 * N_FFT // 8 :]) ** 2, axis=1) for x in (noisy, noisy - noise))
+    high = [np.abs(stft(x)[:, 3 * N_FFT // 8 :]) for x in (noisy, noisy - noise)]
+    before, after = (np.sum(np.square(x, dtype=np.float64), axis=1) for x in high)
     return np.sqrt(np.divide(np.minimum(after, before), before, out=np.ones_like(before), where=before > 0))
 
 
@@ -2448,7 +2465,9 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
     noisy = to_float(noisy)
     if noisy.ndim not in (1, 2) or noisy.size == 0:
         raise ValueError(f"expected an array (samples,) or (channels, samples) that is not empty, got {noisy.shape}")
-    if noisy.ndim == 2 and (len(noisy) > noisy.shape[1] or len(noisy) > 64):
+    if noisy.ndim == 2 and 64 < len(noisy) <= noisy.shape[1]:
+        raise ValueError(f"{len(noisy)} channels are more than 64: denoise some of them at a time")
+    if noisy.ndim == 2 and len(noisy) > noisy.shape[1]:
         raise ValueError(f"an array {noisy.shape} is not (channels, samples), but (samples, channels): transpose it")
     _check_rate(sample_rate)
     channels, size = np.atleast_2d(noisy), BLOCK * int(sample_rate)
@@ -2597,6 +2616,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     for folder in target.parents:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{target} would lie in {folder}, which is no folder: name another target")
+    begun = source.stat() if source.exists() else None
     with open_audio(source, raw, rate) as audio:
         audio_format, subtype = _target_format(audio, target)
         _check_layout(audio, target, audio_format, subtype)
@@ -2611,7 +2631,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
         warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
 
-    fault, begun = "", source.stat()
+    fault, grew = "", False
 
     def chunks():
         nonlocal fault
@@ -2635,7 +2655,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
                     progress.update(round(piece.shape[-1] / audio.rate))
             now = source.stat() if source.exists() else begun
             later = now.st_mtime_ns - begun.st_mtime_ns
-            if later < 0 or (later and now.st_size <= begun.st_size):  # else it may have grown
+            grew = later > 0 and now.st_size > begun.st_size and os.path.samestat(now, begun)
+            if later and not grew:
                 raise ValueError("it was changed while it was read: denoise it again")
             clips = peak > 1.005 and subtype not in FLOATS  # from 0.05 dB on
             if audio_format == "WAV" and store.tell() >= WAV_LIMIT and sf.check_format("RF64", subtype):
@@ -2654,10 +2675,12 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
         raise
     except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were written
         reason = getattr(error, "strerror", None) or error
-        advice = ADVICE.get(getattr(error, "errno", None), "check the disk, or choose another format")
+        advice = ADVICE.get(getattr(error, "errno", None), "check the disk and its room, or choose another format")
         raise OSError(f"{target} could not be written ({reason}): {advice}") from None
     if fault:
         warnings.warn(f"{source} {fault}", stacklevel=2)
+    if grew:
+        warnings.warn(f"{source} grew while it was read: denoise it again when it is whole", stacklevel=2)
     if clips:
         warnings.warn(f"{target}: attenuated by {20 * np.log10(peak):.1f} dB, else it would clip", stacklevel=2)
 
@@ -2718,9 +2741,10 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     Args:
         source, target: folders; neither may lie in the other. `source` can be a list of files and folders as well: each
             comes to lie in `target` by its own name, as `cp` would put it.
-        model, mix: those of `denoise`.
+        model, mix: those of `denoise`; with a client, the model's file.
         overwrite: whether to replace what is in the target already. By default results are skipped, but for those
-            whose source has changed since: they are made again. Any other file that is in the way is an error.
+            whose source has changed since: they are made again. A file that bears no mark counts as a result if it is
+            no older than the source. Any other file that is in the way is an error.
         client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
             machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
             Threads of one process take turns.
@@ -2740,7 +2764,7 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     target = Path(target).resolve()
     targets, told = _targets(source, target, raw)
     if not (targets or any(status == "failed" for status, *_ in told.values())):
-        raise ValueError(f"no sound files in {source}: they should end in one of {', '.join(FORMATS)}")
+        raise ValueError(f"{_no_sound_files(source)}; .raw and .pcm need --raw")
     remove_abandoned(target.rglob(PARTS))
     sources = collections.defaultdict(list)
     for path, result in targets.items():
@@ -2763,9 +2787,14 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     jobs = {path: (path, targets[path], mix, overwrite, *_layout(path, raw, rate)) for path in todo}
     model = str(Path(model).resolve()) if isinstance(model, str | Path) else model
     if client is None:
-        results = ((path, _try_denoise(load_model(model), *job)) for path, job in jobs.items())
+        loaded = load_model(model) if jobs else None  # once: the file may be replaced meanwhile
+        results = ((path, _try_denoise(loaded, *job)) for path, job in jobs.items())
     else:
         results = _denoise_on(client, model, jobs)
+    if jobs:
+        folders = [source] if isinstance(source, str | Path) else [_absolute(path).parent for path in source]
+        with contextlib.suppress(OSError):  # each file will tell
+            _make_folder(target, *(Path(folder).resolve() for folder in folders))
     try:
         for path, (error, warning) in tqdm(results, total=len(jobs), unit="file", disable=None):
             told[path] = ("failed" if error else "done", error, warning)
@@ -2784,15 +2813,15 @@ def _targets(source, target, raw):
             raise ValueError(f"{target} is not a folder: name one for the results")
         places = {Path(source).resolve(): target}
     else:
-        places = {path: target / path.name for path in map(Path, map(os.path.abspath, source))}
+        places = {path: target / path.name for path in map(_absolute, source)}
         if not target.is_dir() and (target.exists() or target.suffix.lower() in FORMATS):
             raise ValueError(f"{target} is not a folder: name one for the results of several sources")
     targets, told = {}, {}
     for path, place in places.items():
-        if not path.is_dir():
+        if not os.path.isdir(path):  # or it may not be looked at
             targets[path] = target_name(place)
             continue
-        if path.is_relative_to(target) or target.is_relative_to(path):
+        if path.resolve().is_relative_to(target) or target.is_relative_to(path.resolve()):
             raise ValueError(f"one of {path} and {target} lies in the other: name a target folder elsewhere")
         files, unread = _files_below(path, target)
         told |= {Path(error.filename): ("failed", _sentence(error), "") for error in unread}
@@ -2800,6 +2829,13 @@ def _targets(source, target, raw):
         sounds = (file for file in files if _is_source(file, raw))
         targets |= {file: target_name(place / file.relative_to(path)) for file in sounds}
     return targets, told
+
+
+def _no_sound_files(source):
+    """The text of an error: `source` is a folder or a list of them."""
+    named = source if isinstance(source, str | Path) else " or ".join(map(str, source))
+    endings = ", ".join(dict.fromkeys((*FORMATS, *DECODED, *HEADERLESS)))
+    return f"no sound files in {named}: they should end in one of {endings}"
 
 
 def _identity(path):
@@ -2836,7 +2872,8 @@ def _denoise_on(client, model, jobs):
         if future.status == "finished":
             yield path, future.result()
         elif future.status == "error":
-            yield path, (_sentence(future.exception()), "")
+            reason = _sentence(future.exception()).partition(". ")[0]
+            yield path, (_escaped(f"{path}: {reason}: denoise it alone"), "")
         else:
             yield path, (_escaped(f"{path}: the cluster was lost: start it again to go on"), "")
 
@@ -2932,7 +2969,8 @@ def decode(data, raw="ulaw", channels=1):
 
 
 def encode(signal, raw="ulaw"):
-    """The bytes of a signal `(samples,)` or `(channels, samples)`; what exceeds [-1, 1] is clipped. See `decode`."""
+    """The bytes of a signal `(samples,)` or `(channels, samples)`; what exceeds [-1, 1] is clipped, but in floats.
+    See `decode`."""
     subtype, coded = RAW.get(raw, raw), io.BytesIO()
     signal = signal if subtype in FLOATS else np.clip(signal, -1, 1)
     sf.write(coded, signal.T, SAMPLE_RATE, subtype, "LITTLE", "RAW")
@@ -2948,9 +2986,9 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
         raw: "ulaw", "alaw" or "slin" for samples without a header, of one channel, in `source` and in `target`.
         rate: their rate in Hz, by default 8000.
 
-    What exceeds [-1, 1] is clipped. A warning tells if the stream ends within a sample, or before its stated end. A
-    KeyboardInterrupt that a signal raises ends the stream, and is raised again when all that came is denoised; a second
-    one ends it at once.
+    What exceeds [-1, 1] is clipped, but in floats. A warning tells if the stream ends within a sample, or before its
+    stated end. A KeyboardInterrupt that a signal raises ends the stream, and is raised again when all that came is
+    denoised; a second one ends it at once.
     Raises ValueError as `denoise_stream` does, or for a stream that is not of such a format.
     """
     if raw:
@@ -2967,7 +3005,8 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
             raise ValueError(f"its sample format can't be read ({_reason(error)}): send PCM") from None
         rate, channels, subtype = info.samplerate, info.channels, info.subtype
     if subtype not in STREAMED:
-        raise ValueError(f"a stream of {subtype} can't be denoised: send it as {', '.join(STREAMED)}")
+        others = [name for name, kind in RAW.items() if kind in STREAMED] if raw in RAW else STREAMED
+        raise ValueError(f"a stream of {raw or subtype} can't be denoised: send it as {', '.join(others)}")
     frame = channels * STREAMED[subtype]
     if stated > frame:
         raise ValueError(f"its samples are padded from {frame} to {stated} bytes: send {subtype} without that")
@@ -3152,7 +3191,7 @@ def paired_files(clean_folder, noisy_folder):
     """
     paths = sorted(filter(is_recording, Path(noisy_folder).glob("[!.]*")))
     if not paths:
-        raise FileNotFoundError(f"no sound files in {noisy_folder}: they should end in one of {', '.join(FORMATS)}")
+        raise FileNotFoundError(_no_sound_files(noisy_folder))
     for path in paths:
         clean, noisy = load_audio(Path(clean_folder) / path.name), load_audio(path)
         if len(clean) != len(noisy):
@@ -3493,7 +3532,7 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
         remove_abandoned(target.parent.glob(PARTS))
         denoise_file(first, target, overwrite=overwrite, **options)
         return 0
-    source = first if first.is_dir() and not others else sources
+    source = first if not others and first.is_dir() else sources
     if scheduler or processes > 1:
         import helpers  # by this name, not as __main__, the workers find what they are sent
 
@@ -3506,7 +3545,8 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
         table = denoise_folder(source, target, overwrite=overwrite, **options)
     for kind in ("warning", "error"):
         for text in dict.fromkeys(table[kind][table[kind] != ""]):
-            print(f"{kind}: {text}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # the summary must not be lost with a log on a full disk
+                print(f"{kind}: {text}", file=sys.stderr)
     print(", ".join(f"{(table['status'] == status).sum()} {status}" for status in ("done", "skipped", "failed")))
     left_out = table[table["status"] == "left out"]["path"]
     if len(left_out):
@@ -3582,6 +3622,7 @@ def main(arguments=None):
     options = vars(_parser().parse_args(arguments))
     streams = Path("-") in options.get("source", ())
     warnings.formatwarning = lambda message, *_, **__: f"warning: {_escaped(str(message))}\n"
+    warnings.simplefilter("default", UserWarning)  # whatever PYTHONWARNINGS says: they tell what is lost
     if None in (sys.stdin, sys.stdout, sys.stderr):  # closed: no file that is opened later may get their numbers
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
             os.set_inheritable(number, True)  # nor one that a worker opens

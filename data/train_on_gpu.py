@@ -175,6 +175,7 @@ def main():
         )
         for split in ("train", "validation")
     }
+    pairs = list(helpers.held_out_blends(corpus))
     queues, begin = start_processes(sources["train"]), time.perf_counter()
     model, history = train(queues, options.start, options.epochs, options.batch_size, options.learning_rate)
     minutes = (time.perf_counter() - begin) / 60
@@ -193,7 +194,7 @@ def main():
         "hours_of_audio": round(hours, 2),
         "hours_of_audio_in_all": round(hours + origin.get("hours_of_audio_in_all", 0), 2),
         "minutes_of_training": round(minutes, 1),
-        **helpers.describe(model, corpus, pd.concat([speech, noise])),
+        **helpers.describe(model, corpus, pd.concat([speech, noise]), pairs),
         "final_loss": {split: round(final_loss(model, source), 4) for split, source in sources.items()},
         "versions": {name: importlib.metadata.version(name) for name in ("keras", "jax", "numpy")},
         "history": {"epoch": list(range(len(history))), "loss": history},

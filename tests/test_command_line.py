@@ -53,6 +53,26 @@ def test_main_mixes(tmp_path, fixed_model):
     assert np.array_equal(sf.read(target)[0], sf.read(source)[0])
 
 
+@pytest.mark.parametrize("setting", ["ignore", "error"])
+def test_warnings_are_told_whatever_the_environment_says(tmp_path, fixed_model, setting):
+    source = write(tmp_path / "a.wav")
+    source.write_bytes(source.read_bytes()[:20000])
+    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "a.wav", "b.wav", "--model", fixed_model]
+    environment = os.environ | {"PYTHONWARNINGS": setting}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stderr.startswith("warning: a.wav seems to have been cut")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+def test_full_disk_of_the_log_does_not_hide_the_summary(tmp_path, fixed_model):
+    write(tmp_path / "calls/a.wav")
+    (tmp_path / "calls/b.wav").write_bytes(b"no sound")
+    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "calls", "out", "--model", fixed_model]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=full, text=True)
+    assert done.returncode == 1 and done.stdout == "1 done, 0 skipped, 1 failed\n"
+
+
 def test_command_line_warns_in_single_lines(tmp_path, fixed_model):
     write(tmp_path / "a.wav", 4 * noise(2, 16000, level=1), 16000, subtype="FLOAT")
     command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "a.wav", "b.flac", "--model", fixed_model]

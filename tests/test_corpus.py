@@ -8,6 +8,7 @@ import io
 import os
 import socket
 import struct
+import sys
 import tarfile
 import threading
 import zipfile
@@ -99,10 +100,25 @@ def test_rooms_that_are_none_are_left_out(corpus):
         assert helpers.list_rooms(corpus) == [path]
 
 
+def test_file_beside_the_folders_of_a_corpus_is_no_folder(corpus, recwarn):
+    (corpus / "README.md").write_text("what lies here")
+    assert len(helpers.list_noise(corpus)) > 0
+    assert not recwarn.list
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_noise_whose_name_is_not_utf_8_is_noise(corpus):
+    write(corpus / "office/a.wav").rename(corpus / "office" / os.fsdecode(b"b\xe9.wav"))
+    noises = helpers.list_noise(corpus)
+    (path,) = noises[noises["category"] == "office"]["path"]
+    assert helpers.random_crop(path, 100, np.random.default_rng(0)).shape == (100,)
+
+
 def test_what_has_to_be_converted_first_is_told(corpus):
     (corpus / "office").mkdir()
     (corpus / "office/memo.m4a").write_bytes(b"of a phone")
-    with pytest.warns(UserWarning, match=r"memo\.m4a: convert it to wav"):
+    (corpus / "office/memo.ul").write_bytes(b"of an exchange")
+    with pytest.warns(UserWarning, match=r"(?s)2 files.*memo\.m4a: convert it to wav.*memo\.ul: convert"):
         assert "office" not in set(helpers.list_noise(corpus)["category"])
 
 
@@ -238,7 +254,7 @@ def test_load_audio_part(tmp_path):
     path = write(tmp_path / "a.wav", signal, subtype="FLOAT")
     assert np.array_equal(helpers.load_audio(path, offset=0.5, duration=0.25), signal[4000:6000])
     assert np.array_equal(helpers.load_audio(path, offset=1.9, duration=1), signal[15200:])
-    with pytest.raises(ValueError, match=r"a\.wav holds no audio at 3\.00 s"):
+    with pytest.raises(ValueError, match=r"a\.wav holds no audio at 3\.00 s: choose an earlier offset"):
         helpers.load_audio(path, offset=3)
 
 

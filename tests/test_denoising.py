@@ -128,6 +128,7 @@ def test_upper_gain():
     noisy = noise(2, 16000)
     assert helpers.upper_gain(noisy, np.float32(0.25) * noisy) == pytest.approx(0.75, abs=1e-3)
     assert helpers.upper_gain(noisy, -noisy) == pytest.approx(1)  # never amplified
+    assert helpers.upper_gain(np.float32(1e-25) * noisy, np.float32(0.25e-25) * noisy) == pytest.approx(0.75, abs=1e-3)
     low = np.stack([tone(1000, 16000)] * 2)  # without its noise, nothing changes from 3 to 4 kHz
     assert helpers.upper_gain(low + noisy, low) == pytest.approx(1, abs=1e-2)
     assert np.array_equal(helpers.upper_gain(0 * noisy, 0 * noisy), np.ones((2, 254)))
@@ -236,6 +237,8 @@ def test_mix_out_of_range(tmp_path, mix, kind):
         (np.zeros(0), "empty"),
         (np.zeros((2, 0)), "empty"),
         (np.zeros((1, 2, 3)), "channels"),
+        (np.zeros((65, 100)), "65 channels are more than 64"),
+        (np.zeros((100, 65)), "transpose it"),
         (np.float32(0), "samples"),
         (np.full(1000, 3e38), "too high"),
     ],
@@ -718,7 +721,76 @@ def test_result_whose_name_or_place_cannot_be(tmp_path):
     call.parent.mkdir()
     call.write_bytes(8000 * b"\x55")
     table = helpers.denoise_folder(call.parent, tmp_path / "out", HEARS_NO_NOISE)
-    assert table["error"][0].endswith("(File name too long): denoise it alone, into a shorter name")
+    assert table["error"][0].endswith("File name too long: denoise it alone, into a shorter name")
+
+
+def test_source_that_cannot_be_looked_at_stops_no_other(tmp_path):
+    sources = [write(tmp_path / "a.wav"), tmp_path / f"{300 * 'b'}.wav"]
+    table = helpers.denoise_folder(sources, tmp_path / "out", HEARS_NO_NOISE)
+    assert table["status"].to_list() == ["done", "failed"] and "File name too long" in table["error"][1]
+
+
+def test_folder_that_cannot_be_entered_stops_no_other(tmp_path):
+    write(tmp_path / "calls/a.wav")
+    write(tmp_path / "calls/locked/deep/b.wav")
+    (tmp_path / "out/locked").mkdir(parents=True)
+    (tmp_path / f"out/locked/.{32 * 'a'}.part.wav").touch()
+    for folder in ("calls/locked", "out/locked"):
+        (tmp_path / folder).chmod(0o644)
+    if os.access(tmp_path / "calls/locked", os.X_OK):
+        pytest.skip("nothing is forbidden to this user")
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", HEARS_NO_NOISE)
+    (tmp_path / "calls/locked").chmod(0o755)
+    (tmp_path / "out/locked").chmod(0o755)
+    assert status_by_name(table) == {"a.wav": "done", "deep": "failed"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows takes .. away first")
+def test_what_follows_a_link_upwards_is_what_the_system_finds(tmp_path):
+    write(tmp_path / "calls/wrong.wav")
+    write(tmp_path / "day/calls/right.wav")
+    (tmp_path / "day/agent").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "day/agent")
+    sources = [tmp_path / "link/../calls", write(tmp_path / "a.wav")]
+    helpers.denoise_folder(sources, tmp_path / "out", HEARS_NO_NOISE)
+    assert visible(tmp_path / "out") == ["a.wav", "calls/right.wav"]
+
+
+def test_link_to_a_folder_in_the_target_is_refused(tmp_path):
+    write(tmp_path / "out/calls/a.wav")
+    (tmp_path / "link").symlink_to(tmp_path / "out/calls")
+    with pytest.raises(ValueError, match="lies in the other"):
+        helpers.denoise_folder([tmp_path / "link", write(tmp_path / "b.wav")], tmp_path / "out", HEARS_NO_NOISE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no mode bits")
+@pytest.mark.parametrize("listed", ["link", "sources"])
+def test_folder_for_results_is_listed_by_no_more_than_those_of_all_sources(tmp_path, listed):
+    """The first source, by name, is a public one."""
+    write(tmp_path / "public/a.wav")
+    write(tmp_path / "secret/anna.wav")
+    (tmp_path / "secret").chmod(0o700)
+    (tmp_path / "secret/a.wav").symlink_to(tmp_path / "public/a.wav")
+    sources = [tmp_path / "public/a.wav", tmp_path / "secret/anna.wav"] if listed == "sources" else tmp_path / "secret"
+    helpers.denoise_folder(sources, tmp_path / "out", HEARS_NO_NOISE)
+    assert visible(tmp_path / "out") == ["a.wav", "anna.wav"]
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+
+
+def test_model_that_is_replaced_during_a_run_denoises_no_part_of_it(tmp_path, fixed_model, monkeypatch):
+    for name in "ab":
+        write(tmp_path / f"calls/{name}.wav")
+    model = tmp_path / "model.onnx"
+    model.write_bytes(fixed_model.read_bytes())
+    denoise_file = helpers.denoise_file
+
+    def vanish(*arguments, **options):
+        model.unlink(missing_ok=True)
+        denoise_file(*arguments, **options)
+
+    monkeypatch.setattr(helpers, "denoise_file", vanish)
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", model)
+    assert set(table["status"]) == {"done"}
 
 
 def test_denoise_folder_refuses_two_sources_of_one_result(tmp_path):

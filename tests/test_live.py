@@ -310,7 +310,7 @@ def test_stream_with_a_comment_before_its_format():
         (wav(noise(100)).replace(b"fmt ", b"none"), {}, "its sample format can't be read"),
         (wav(noise(100)).replace(struct.pack("<I", 8000), bytes(4)), {}, "states a rate that no recording has"),
         (b"", {"raw": "slin"}, "there is no audio"),
-        (bytes(1000), {"raw": "vox"}, "VOX_ADPCM can't be denoised: send it as PCM_U8"),
+        (bytes(1000), {"raw": "vox"}, "vox can't be denoised: send it as ulaw, alaw, slin"),
         (bytes(1000), {"raw": "mp3"}, "mp3 can't be denoised: send it as PCM_U8"),
         (wav(noise(1000), "GSM610"), {}, "GSM610 can't be denoised"),
         (wav(noise(1000)), {"latency": 0}, "a latency of 0 s"),

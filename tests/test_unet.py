@@ -415,6 +415,14 @@ def test_train_needs_every_split(no_training, corpus, monkeypatch, split, kind):
     assert not (corpus / "unet-training").exists()
 
 
+def test_train_refuses_a_corpus_whose_test_files_it_cannot_read(no_training, corpus):
+    """Else it would end behind its last epoch, without a model."""
+    sf.write(corpus / "ESC-50/audio/1-1-A-10.wav", np.full(16000, np.nan), 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"1-1-A-10\.wav: samples are NaN"):
+        no_training(corpus / "unet.keras", corpus)
+    assert not (corpus / "unet-training").exists()
+
+
 def test_train_refuses_a_file_that_it_cannot_write(no_training, tmp_path):
     with pytest.raises(ValueError, match="keras"):
         no_training(tmp_path / "model", SAMPLE)
