@@ -238,7 +238,6 @@ def test_mix_out_of_range(tmp_path, mix, kind):
         (np.zeros((2, 0)), "empty"),
         (np.zeros((1, 2, 3)), "channels"),
         (np.zeros((65, 100)), "65 channels are more than 64"),
-        (np.zeros((100, 65)), "transpose it"),
         (np.float32(0), "samples"),
         (np.full(1000, 3e38), "too high"),
     ],

@@ -1250,7 +1250,7 @@ def test_whole_numbers_are_scaled_by_their_type(dtype):
     assert enhanced.dtype == np.float32 and np.abs(enhanced - sound).max() <= 0.51 / half + 1e-6
 
 
-@pytest.mark.parametrize("shape", [(8000, 2), (65, 8000)])
+@pytest.mark.parametrize("shape", [(8000, 2), (8000, 70)])
 def test_arrays_of_samples_and_channels_are_refused(shape):
     with pytest.raises(ValueError, match=rf"\({shape[0]}, {shape[1]}\).*transpose it"):
         helpers.denoise(np.zeros(shape), model=MODEL)
