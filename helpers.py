@@ -312,7 +312,7 @@ def _make_folder(folder, *models):
 
     What is missing above it has the folders above `models` as its models.
     """
-    if not folder.exists():
+    if not folder.exists() and folder != folder.parent:  # a drive may be missing
         _make_folder(folder.parent, *(model.parent for model in models))
         mode = 0o600 if _has_access_list(folder.parent, "default") else 0o666
         for model in models:
@@ -1207,7 +1207,9 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         if min(map(len, part)) == 0:
             raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
         sources[split] = BlendedSpeech(*part, rooms, seed=seed)
-    pairs = list(held_out_blends(corpus))  # now: what can't be read would else end it behind its last epoch
+    with warnings.catch_warnings():  # what is left out was told already
+        warnings.simplefilter("ignore", UserWarning)
+        pairs = list(held_out_blends(corpus))  # now: what can't be read would else end it behind its last epoch
     keras = _keras()
     keras.utils.set_random_seed(seed)
     model, origin, faults = unet(), {}, []
@@ -2746,7 +2748,8 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
             whose source has changed since: they are made again. A file that bears no mark counts as a result if it is
             no older than the source. Any other file that is in the way is an error.
         client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
-            machines must see the same folders, and find this module: set PYTHONPATH to its folder where they start.
+            machines must see the same folders, be allowed to write into `target`, which is made by this one, and find
+            this module: set PYTHONPATH to its folder where they start.
             Threads of one process take turns.
             By default, files are denoised one after the other.
         raw, rate: those of `read_audio`, for files that end in .raw or .pcm; `rate` alone, for all without a header.
@@ -2761,10 +2764,10 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     from tqdm import tqdm
 
     _check_mix(mix)
-    target = Path(target).resolve()
+    source, target = source if isinstance(source, str | Path) else list(source), Path(target).resolve()
     targets, told = _targets(source, target, raw)
     if not (targets or any(status == "failed" for status, *_ in told.values())):
-        raise ValueError(f"{_no_sound_files(source)}; .raw and .pcm need --raw")
+        raise ValueError(_no_sound_files(source) + ("" if raw else "; .raw and .pcm need --raw"))
     remove_abandoned(target.rglob(PARTS))
     sources = collections.defaultdict(list)
     for path, result in targets.items():
@@ -2791,10 +2794,11 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
         results = ((path, _try_denoise(loaded, *job)) for path, job in jobs.items())
     else:
         results = _denoise_on(client, model, jobs)
-    if jobs:
-        folders = [source] if isinstance(source, str | Path) else [_absolute(path).parent for path in source]
+    folders = [source] if isinstance(source, str | Path) else [_absolute(path).parent for path in source]
+    folders = [Path(folder).resolve() for folder in folders if os.path.isdir(folder)]
+    if jobs and folders:
         with contextlib.suppress(OSError):  # each file will tell
-            _make_folder(target, *(Path(folder).resolve() for folder in folders))
+            _make_folder(target, *folders)
     try:
         for path, (error, warning) in tqdm(results, total=len(jobs), unit="file", disable=None):
             told[path] = ("failed" if error else "done", error, warning)
@@ -2863,7 +2867,7 @@ def _is_done(source, target):
 
 def _denoise_on(client, model, jobs):
     """Yield (path, (error, warning)) for each file, in the order in which the workers of a cluster get them done."""
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     futures = {client.submit(_try_denoise, model, *job, pure=False): path for path, job in jobs.items()}
     for future in as_completed(futures):
@@ -2872,8 +2876,10 @@ def _denoise_on(client, model, jobs):
         if future.status == "finished":
             yield path, future.result()
         elif future.status == "error":
-            reason = _sentence(future.exception()).partition(". ")[0]
-            yield path, (_escaped(f"{path}: {reason}: denoise it alone"), "")
+            error = future.exception()
+            died = "the processes that denoised it died: denoise it alone"
+            reason = died if isinstance(error, KilledWorker) else _sentence(error)
+            yield path, (_escaped(f"{path}: {reason}"), "")
         else:
             yield path, (_escaped(f"{path}: the cluster was lost: start it again to go on"), "")
 

@@ -17,6 +17,7 @@ import os
 import shlex
 import sys
 import time
+import warnings
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
@@ -175,7 +176,9 @@ def main():
         )
         for split in ("train", "validation")
     }
-    pairs = list(helpers.held_out_blends(corpus))
+    with warnings.catch_warnings():  # what is left out was told already
+        warnings.simplefilter("ignore", UserWarning)
+        pairs = list(helpers.held_out_blends(corpus))
     queues, begin = start_processes(sources["train"]), time.perf_counter()
     model, history = train(queues, options.start, options.epochs, options.batch_size, options.learning_rate)
     minutes = (time.perf_counter() - begin) / 60

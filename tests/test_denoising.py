@@ -723,6 +723,11 @@ def test_result_whose_name_or_place_cannot_be(tmp_path):
     assert table["error"][0].endswith("File name too long: denoise it alone, into a shorter name")
 
 
+def test_single_file_is_a_source_too(tmp_path):
+    table = helpers.denoise_folder(write(tmp_path / "a.wav"), tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert table["status"].to_list() == ["done"] and visible(tmp_path) == ["a.wav", "b.wav"]
+
+
 def test_source_that_cannot_be_looked_at_stops_no_other(tmp_path):
     sources = [write(tmp_path / "a.wav"), tmp_path / f"{300 * 'b'}.wav"]
     table = helpers.denoise_folder(sources, tmp_path / "out", HEARS_NO_NOISE)
@@ -763,14 +768,16 @@ def test_link_to_a_folder_in_the_target_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no mode bits")
-@pytest.mark.parametrize("listed", ["link", "sources"])
+@pytest.mark.parametrize("listed", ["link", "sources", "iterator"])
 def test_folder_for_results_is_listed_by_no_more_than_those_of_all_sources(tmp_path, listed):
-    """The first source, by name, is a public one."""
+    """The first source, by name, is a public one, and another one is not there."""
     write(tmp_path / "public/a.wav")
     write(tmp_path / "secret/anna.wav")
     (tmp_path / "secret").chmod(0o700)
     (tmp_path / "secret/a.wav").symlink_to(tmp_path / "public/a.wav")
-    sources = [tmp_path / "public/a.wav", tmp_path / "secret/anna.wav"] if listed == "sources" else tmp_path / "secret"
+    (tmp_path / "loop").symlink_to("loop")
+    sources = [tmp_path / name for name in ("public/a.wav", "secret/anna.wav", "gone/b.wav", "loop/b.wav")]
+    sources = {"link": tmp_path / "secret", "sources": sources[:3], "iterator": iter(sources[:2] + sources[3:])}[listed]
     helpers.denoise_folder(sources, tmp_path / "out", HEARS_NO_NOISE)
     assert visible(tmp_path / "out") == ["a.wav", "anna.wav"]
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
