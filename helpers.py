@@ -2870,7 +2870,7 @@ def _denoise_on(client, model, jobs):
     from distributed import KilledWorker, as_completed
 
     futures = {client.submit(_try_denoise, model, *job, pure=False): path for path, job in jobs.items()}
-    for future in as_completed(futures):
+    for future in (completed := as_completed(futures)):
         # A worker that dies is replaced, and its files are done again; one that kills several workers is given up.
         path = futures[future]
         if future.status == "finished":
@@ -2880,6 +2880,8 @@ def _denoise_on(client, model, jobs):
             died = "the processes that denoised it died: denoise it alone"
             reason = died if isinstance(error, KilledWorker) else _sentence(error)
             yield path, (_escaped(f"{path}: {reason}"), "")
+        elif future.status == "lost":  # with the worker that held what it returned: it is done again
+            completed.add(future)
         else:
             yield path, (_escaped(f"{path}: the cluster was lost: start it again to go on"), "")
 
@@ -3570,8 +3572,10 @@ def _cluster(processes, scheduler):
     with contextlib.ExitStack() as stack:
         if not scheduler:
             folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            pages = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker", "nanny")}
-            stack.enter_context(dask.config.set({"temporary-directory": folder} | pages))
+            settings = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker", "nanny")}
+            # No file waits at a worker: those that do are blamed as well when it dies.
+            settings["distributed.scheduler.worker-saturation"] = 1.0
+            stack.enter_context(dask.config.set({"temporary-directory": folder} | settings))
             with _signals_wait():
                 scheduler = stack.enter_context(
                     distributed.LocalCluster(

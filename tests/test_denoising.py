@@ -723,6 +723,21 @@ def test_result_whose_name_or_place_cannot_be(tmp_path):
     assert table["error"][0].endswith("File name too long: denoise it alone, into a shorter name")
 
 
+def test_recording_that_kills_its_workers_is_named_and_stops_no_other(tmp_path):
+    class Kills:
+        def predict_on_batch(self, inputs):
+            if inputs.shape[2] > 200:
+                os._exit(1)
+            return 0 * inputs
+
+    for name in "abcd":
+        write(tmp_path / f"calls/{name}.wav", noise(16000 if name == "b" else 8000))
+    with helpers._cluster(2, None) as client:
+        table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", Kills(), client=client)
+    assert table["status"].to_list() == ["done", "failed", "done", "done"]
+    assert table["error"][1].endswith("b.wav: the processes that denoised it died: denoise it alone")
+
+
 def test_single_file_is_a_source_too(tmp_path):
     table = helpers.denoise_folder(write(tmp_path / "a.wav"), tmp_path / "b.wav", HEARS_NO_NOISE)
     assert table["status"].to_list() == ["done"] and visible(tmp_path) == ["a.wav", "b.wav"]
