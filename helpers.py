@@ -2743,14 +2743,13 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     Args:
         source, target: folders; neither may lie in the other. `source` can be a list of files and folders as well: each
             comes to lie in `target` by its own name, as `cp` would put it.
-        model, mix: those of `denoise`; with a client, the model's file.
+        model, mix: those of `denoise`; with a client, the model is a file, or what can be pickled.
         overwrite: whether to replace what is in the target already. By default results are skipped, but for those
             whose source has changed since: they are made again. A file that bears no mark counts as a result if it is
             no older than the source. Any other file that is in the way is an error.
         client: a `distributed.Client` to denoise files at once, by the processes of this machine or of a cluster. Its
             machines must see the same folders, be allowed to write into `target`, which is made by this one, and find
-            this module: set PYTHONPATH to its folder where they start.
-            Threads of one process take turns.
+            this module: set PYTHONPATH to its folder where they start. Threads of one process take turns.
             By default, files are denoised one after the other.
         raw, rate: those of `read_audio`, for files that end in .raw or .pcm; `rate` alone, for all without a header.
 
