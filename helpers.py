@@ -2867,7 +2867,12 @@ def _is_done(source, target):
 def _denoise_on(client, model, jobs):
     """Yield (path, (error, warning)) for each file, in the order in which the workers of a cluster get them done."""
     from distributed import KilledWorker, as_completed
+    from distributed.scheduler import NoWorkerError
 
+    reasons = {
+        KilledWorker: "the processes that denoised it died: denoise it alone",
+        NoWorkerError: "no process was left to denoise it: start it again to go on",
+    }
     futures = {client.submit(_try_denoise, model, *job, pure=False): path for path, job in jobs.items()}
     for future in (completed := as_completed(futures)):
         # A worker that dies is replaced, and its files are done again; one that kills several workers is given up.
@@ -2876,9 +2881,7 @@ def _denoise_on(client, model, jobs):
             yield path, future.result()
         elif future.status == "error":
             error = future.exception()
-            died = "the processes that denoised it died: denoise it alone"
-            reason = died if isinstance(error, KilledWorker) else _sentence(error)
-            yield path, (_escaped(f"{path}: {reason}"), "")
+            yield path, (_escaped(f"{path}: {reasons.get(type(error)) or _sentence(error)}"), "")
         elif future.status == "lost":  # with the worker that held what it returned: it is done again
             completed.add(future)
         else:
@@ -3574,6 +3577,8 @@ def _cluster(processes, scheduler):
             settings = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker", "nanny")}
             # No file waits at a worker: those that do are blamed as well when it dies.
             settings["distributed.scheduler.worker-saturation"] = 1.0
+            # A process that is killed while it starts is not started again: without any it would wait for ever.
+            settings["distributed.scheduler.no-workers-timeout"] = "5 minutes"
             stack.enter_context(dask.config.set({"temporary-directory": folder} | settings))
             with _signals_wait():
                 scheduler = stack.enter_context(

@@ -738,6 +738,16 @@ def test_recording_that_kills_its_workers_is_named_and_stops_no_other(tmp_path):
     assert table["error"][1].endswith("b.wav: the processes that denoised it died: denoise it alone")
 
 
+def test_files_are_not_waited_for_when_no_process_is_left(tmp_path):
+    write(tmp_path / "calls/a.wav")
+    with helpers._cluster(1, None) as client:
+        client.retire_workers()
+        assert client.cluster.scheduler.no_workers_timeout == 300
+        client.cluster.scheduler.no_workers_timeout = 0.5
+        table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", HEARS_NO_NOISE, client=client)
+    assert table["error"][0].endswith("a.wav: no process was left to denoise it: start it again to go on")
+
+
 def test_single_file_is_a_source_too(tmp_path):
     table = helpers.denoise_folder(write(tmp_path / "a.wav"), tmp_path / "b.wav", HEARS_NO_NOISE)
     assert table["status"].to_list() == ["done"] and visible(tmp_path) == ["a.wav", "b.wav"]
