@@ -26,6 +26,7 @@ import itertools
 import json
 import logging
 import math
+import operator
 import platform
 import re
 import runpy
@@ -43,7 +44,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import lazy_loader
 import librosa
 import numpy as np
 import soundfile as sf
@@ -61,7 +61,17 @@ if hasattr(signals, "SIGHUP") and signals.getsignal(signals.SIGHUP) != signals.S
 # ONNX Runtime reports its use to its maker, unless this stands before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-pd = lazy_loader.load("pandas")  # a third of the start-up; librosa delays its own imports in the same way
+
+class _Pandas:
+    """Pandas, imported on first use: a third of the start-up. Several threads may be the first."""
+
+    def __getattr__(self, name):
+        import pandas
+
+        return getattr(pandas, name)
+
+
+pd = _Pandas()
 
 ROOT = Path(__file__).resolve().parent
 MODEL = ROOT / "data" / "unet.keras"
@@ -286,6 +296,11 @@ def written_whole(path, source=None):
             if fcntl:
                 with contextlib.suppress(OSError):  # not all network drives have locks
                     fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives: see `remove_abandoned`
+                    try:
+                        part.write_bytes(b"\0")
+                        os.truncate(part, 0)
+                    except OSError:  # on SMB a lock shuts out what is opened again, as libraries do
+                        fcntl.flock(file, fcntl.LOCK_UN)
             yield part
             if origin and fcntl and not (part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno()))):
                 raise OSError("what was written was removed by another program")
@@ -359,6 +374,8 @@ def remove_abandoned(parts):
             if fcntl:
                 with part.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    with part.open("rb") as again:
+                        again.read(1)  # fails on SMB, where its writer may live without a lock
             part.unlink()
 
 
@@ -396,8 +413,12 @@ def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
 
     Returns: (signal, rate), float32 `(channels, samples)` in [-1, 1] and the sample rate in Hz. If all is read, and the
     file was cut or is damaged, a warning tells.
-    Raises: FileNotFoundError, or ValueError for a file that holds no readable audio.
+    Raises: FileNotFoundError, or ValueError for a file that holds no readable audio, and if `offset` or `duration` is
+    negative, infinite, or no time at all.
     """
+    if not (0 <= offset < math.inf and (duration is None or 0 < duration < math.inf)):
+        advice = "choose an offset of 0 or more, and a duration above 0"
+        raise ValueError(f"{path}: {duration} s from {offset} s on can't be read: {advice}")
     with open_audio(path, raw, rate) as audio:
         try:
             if offset:
@@ -547,7 +568,7 @@ def play(signal):
     """
     from IPython.display import Audio
 
-    return Audio(np.clip(signal, -1, 1), rate=SAMPLE_RATE, normalize=False)
+    return Audio(np.clip(to_float(signal), -1, 1), rate=SAMPLE_RATE, normalize=False)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -620,6 +641,7 @@ def telephone(signal, codec="ULAW", band_hz=(300, 3400)):
     """
     from scipy.signal import butter, sosfiltfilt
 
+    signal = to_float(signal)
     band = butter(4, band_hz, "bandpass", fs=SAMPLE_RATE, output="sos")
     # Zeros on both sides let the filter ring out, and let it take signals shorter than itself.
     filtered = sosfiltfilt(band, np.pad(signal, SAMPLE_RATE // 10))[SAMPLE_RATE // 10 : -SAMPLE_RATE // 10]
@@ -1053,6 +1075,8 @@ class BlendedSpeech:
     """
 
     def __init__(self, speech, noise, rooms=(), batch_size=6, n_frames=512, seed=0):
+        if min(len(speech), len(noise)) == 0:
+            raise ValueError(f"{len(speech)} files of speech and {len(noise)} of noise can't be blended: give both")
         self.speech, self.noise, self.rooms = speech, noise, rooms
         self.batch_size, self.seed = batch_size, seed
         self.n_samples = n_frames * HOP_LENGTH_FFT
@@ -1192,6 +1216,8 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     output = Path(output)
     if output.suffix != ".keras":
         raise ValueError(f"{output} can't be written: end its name in .keras")
+    epochs, steps_per_epoch, seed = map(operator.index, (epochs, steps_per_epoch, seed))  # NumPy's too
+    learning_rate = float(learning_rate)
     if min(epochs, steps_per_epoch) < 1:
         raise ValueError(f"{epochs} epochs of {steps_per_epoch} steps are no training: both must be at least 1")
     if not 0 < learning_rate < math.inf:
@@ -1518,6 +1544,7 @@ CHUNKS = {  # formats made of chunks, by their first bytes: how a chunk begins, 
     b"FORM": (">4sI", 12, b"SSND", 8),
     b"caff": (">4sQ", 8, b"data", 4),
 }
+HEADERS = (*CHUNKS, b"riff", b".snd", b"fLaC", b"OggS")  # how files begin that tell what they hold
 
 
 def _stated_sound(file, size):
@@ -1873,7 +1900,10 @@ class _Sndfile(_Reader):
 
     def _open(self, source, layout=()):
         self.source = source
-        with self._held(), _libraries_silent():  # the MP3 decoder comments on damaged files
+        with self.path.open("rb") as file:
+            may_be_mp3 = not layout and file.read(4) not in HEADERS
+        # Its decoder comments on damaged files; what other threads say meanwhile is lost.
+        with self._held(), _libraries_silent() if may_be_mp3 else contextlib.nullcontext():
             self.file = sf.SoundFile(source, "r", *layout)
 
     def _held(self):
@@ -1896,6 +1926,8 @@ class _Sndfile(_Reader):
             with self._held():
                 samples = self.file.read(left if n < 0 else min(n, left), dtype="float32", always_2d=True).T
         except (sf.LibsndfileError, MemoryError, ValueError) as error:  # a header may promise terabytes, or no end
+            if isinstance(error, MemoryError) and n >= 0:  # it is the machine's
+                raise
             if self.file.format == "FLAC":  # libsndfile stops where it is damaged, or was cut
                 self.decoder = _Decoded(self.path)
                 self.decoder.skip(self.length)
@@ -2195,7 +2227,7 @@ def open_audio(path, raw=None, rate=None):
     try:
         with path.open("rb") as file:
             magic = file.read(4)
-        has_header = magic in (*CHUNKS, b"riff", b".snd", b"fLaC", b"OggS")
+        has_header = magic in HEADERS
         subtype, usual_rate = (RAW[raw], SAMPLE_RATE) if raw else HEADERLESS.get(ending, (None, None))
         if subtype and not has_header:
             reader = _Sndfile(path, (subtype, usual_rate if rate is None else int(rate)))
@@ -2237,6 +2269,7 @@ class OnnxModel:
     def __init__(self, path):
         import onnxruntime
 
+        onnxruntime.disable_telemetry_events()  # on Windows, where the environment variable does nothing
         options = onnxruntime.SessionOptions()
         threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list has one for each level of nesting
         cores = _usable_cores()
@@ -2269,9 +2302,12 @@ def _usable_cores():
 def load_model(model=MODEL):
     """Return a trained U-Net: that of a `.keras` or `.onnx` file, by default the shipped one; a model as it is.
 
-    Raises FileNotFoundError, or ValueError if the file holds no model.
+    A file is read once: who trains the model on changes it for all that load this file.
+    Raises FileNotFoundError, or ValueError if the file holds no model, or what is given is none.
     """
     if not isinstance(model, str | Path):
+        if not hasattr(model, "predict_on_batch"):
+            raise ValueError(f"{model!r} is no model: name its file, or give what `load_model` returns")
         return model
     if not Path(model).is_file():
         raise FileNotFoundError(f"no model at {model}: train one with `python helpers.py train`, or name another file")
@@ -2288,6 +2324,9 @@ def _read_model(path, modified):  # the time of the last change makes sure that 
         if not model.input_shape[1::2] == model.output_shape[1::2] == (N_FFT // 2 + 1, 2):
             raise ValueError("it does not predict spectrograms (batch, 128, frames, 2)")
         return model
+    except ImportError as error:
+        advice = "install what is missing (on Windows it may be Microsoft's Visual C++ Redistributable)"
+        raise ValueError(f"{path} can't be loaded ({error}): {advice}") from error
     except Exception as error:  # both raise many kinds
         raise ValueError(f"{path} is not a model that can be loaded: train one, or name another file") from error
 
@@ -2622,7 +2661,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     with open_audio(source, raw, rate) as audio:
         audio_format, subtype = _target_format(audio, target)
         _check_layout(audio, target, audio_format, subtype)
-    if target.exists() and target.samefile(source):
+    if target.exists() and _identity(target) == _identity(source):
         raise ValueError(f"{target} is the recording itself: name another target")
     if not overwrite:
         _check_replaceable(source, target)
@@ -2693,13 +2732,17 @@ ADVICE = {  # what to do about errors that the system tells
     errno.EROFS: "name another target",
     errno.ENOSPC: "make room on the disk",
     errno.ENAMETOOLONG: "denoise it alone, into a shorter name",
+    errno.EMFILE: "raise the limit (ulimit -n)",
+    errno.EFBIG: "raise the limit (ulimit -f), or name another target",
 }
 
 
 def _sentence(error):
     """What an exception says, in one line."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: raise its limit, or denoise fewer files at once"
     if isinstance(error, OSError) and error.strerror:  # the system's own: without its number
-        parts = (os.fsdecode(error.filename or ""), error.strerror, ADVICE.get(error.errno))
+        parts = (os.fsdecode(error.filename2 or error.filename or ""), error.strerror, ADVICE.get(error.errno))
         return _escaped(": ".join(filter(None, parts)))
     return _escaped(str(error))
 
@@ -2730,6 +2773,8 @@ def _try_denoise(model, source, target, mix, overwrite, raw=None, rate=None):
             denoise_file(source, target, model, mix, raw, rate, overwrite)
         except (OSError, ValueError) as error:
             return _sentence(error), ""
+        except MemoryError as error:
+            return _escaped(f"{source}: {_sentence(error)}"), ""
         except Exception as error:  # what nobody thought of must not stop the other files
             return _escaped(f"{source}: it can't be denoised ({error!r}): check it"), ""
     return "", _escaped("; ".join(str(warning.message) for warning in told if warning.category is UserWarning))
@@ -2763,6 +2808,8 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     from tqdm import tqdm
 
     _check_mix(mix)
+    if isinstance(source, str | Path):
+        source = source if os.path.isdir(source) or not os.path.isdir(target) else [source]
     source, target = source if isinstance(source, str | Path) else list(source), Path(target).resolve()
     targets, told = _targets(source, target, raw)
     if not (targets or any(status == "failed" for status, *_ in told.values())):
@@ -2844,7 +2891,9 @@ def _no_sound_files(source):
 def _identity(path):
     """What is the same for all names of a file, and None if there is none."""
     with contextlib.suppress(OSError):
-        return (status := path.stat()).st_dev, status.st_ino
+        status = path.stat()
+        # Some drives on Windows, such as those of cloud services, have no numbers.
+        return (status.st_dev, status.st_ino) if status.st_ino else os.path.normcase(path.resolve())
 
 
 def _is_source(path, raw):
@@ -2856,7 +2905,7 @@ def _is_done(source, target):
 
     If it bears the mark of another source it is not, but not all formats can bear one.
     """
-    if not (source.exists() and target.is_file() and target.stat().st_size) or target.samefile(source):
+    if not (source.exists() and target.is_file() and target.stat().st_size) or _identity(target) == _identity(source):
         return False
     if source.stat().st_mtime_ns > target.stat().st_mtime_ns:
         return False
@@ -2975,14 +3024,18 @@ STREAMED = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOU
 def decode(data, raw="ulaw", channels=1):
     """Decode bytes, whole samples of a format in STREAMED or RAW: float32 `(channels, samples)` in [-1, 1]."""
     layout = (SAMPLE_RATE, channels, RAW.get(raw, raw), "LITTLE", "RAW")
-    return sf.SoundFile(io.BytesIO(data), "r", *layout).read(dtype="float32", always_2d=True).T
+    with sf.SoundFile(io.BytesIO(data), "r", *layout) as file:
+        return file.read(file.frames, dtype="float32", always_2d=True).T  # of VOX the number has to be told
 
 
 def encode(signal, raw="ulaw"):
     """The bytes of a signal `(samples,)` or `(channels, samples)`; what exceeds [-1, 1] is clipped, but in floats.
-    See `decode`."""
+    See `decode`. Raises ValueError if samples are NaN, but in floats."""
     subtype, coded = RAW.get(raw, raw), io.BytesIO()
-    signal = signal if subtype in FLOATS else np.clip(signal, -1, 1)
+    if subtype not in FLOATS:
+        signal = np.clip(to_float(signal), -1, 1)
+        if np.isnan(signal).any():  # libsndfile's u-law and A-law would crash
+            raise ValueError("samples are NaN: repair the recording first")
     sf.write(coded, signal.T, SAMPLE_RATE, subtype, "LITTLE", "RAW")
     return coded.getvalue()
 
@@ -2991,7 +3044,7 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=
     """Denoise a stream of bytes into another as it comes: WAV, also of unknown length, or samples without a header.
 
     Args:
-        source, target: binary files such as `sys.stdin.buffer`. The WAV that is written is of unknown length.
+        source, target: binary files with a buffer, as `open` gives them. The WAV that is written is of unknown length.
         latency, model, mix: those of `denoise_stream`.
         raw: "ulaw", "alaw" or "slin" for samples without a header, of one channel, in `source` and in `target`.
         rate: their rate in Hz, by default 8000.
@@ -3082,12 +3135,17 @@ def measure(clean, estimate):
 
     Returns a dict: `pesq`, 1 to 4.55, ITU-T P.862 narrow band, by the package pesq if it is installed, beyond 15 s the
     mean over pieces; `stoi` and `estoi`, 0 to 1, intelligibility (Taal, 2011; Jensen, 2016), by pystoi; `si_sdr` in
-    dB. NaN is what can't be told: too short, silent, or the package is missing; but PESQ of a silent estimate is 1.
+    dB. NaN is what can't be told: all of clean speech that is silent or too short, SI-SDR of a silent estimate, and
+    PESQ if the package is missing. Raises ValueError if the arrays are not of one length.
     """
     import pystoi
 
+    if np.ndim(clean) != 1 or np.shape(clean) != np.shape(estimate):
+        shapes = f"{np.shape(clean)} and {np.shape(estimate)}"
+        raise ValueError(f"expected two arrays (samples,) of one length, got {shapes}")
+
     def intelligibility(extended):
-        with warnings.catch_warnings():
+        with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # pystoi warns and returns 1e-5 where it has too few frames
             try:
                 if not np.any(clean):
@@ -3218,17 +3276,21 @@ def evaluate(pairs, systems=None):
             {"enhanced": denoise}, the shipped U-Net.
 
     Returns: a DataFrame with a row per pair and signal: name, snr_db of the noisy signal, signal ("noisy" or the
-    system's name), and the measures.
+    system's name), and the measures. Raises ValueError if a system returns another number of samples.
     """
     from tqdm import tqdm
 
     systems = {"noisy": np.asarray, **(systems or {"enhanced": denoise})}
     rows = []
     for name, clean, noisy in tqdm(pairs, unit="pair", disable=None):
+        clean, noisy = to_float(clean), to_float(noisy)
         with np.errstate(divide="ignore", invalid="ignore"):  # clean speech has infinite SNR, silence none
             snr_db = 10 * np.log10(np.mean(clean**2) / np.mean((noisy - clean) ** 2))
         for signal, enhance in systems.items():
-            measures = measure(clean, enhance(noisy.copy()))
+            try:
+                measures = measure(clean, enhance(noisy.copy()))
+            except ValueError as error:
+                raise ValueError(f"{signal}, {name}: {error}") from error
             rows.append({"name": name, "snr_db": round(float(snr_db), 2), "signal": signal, **measures})
     return pd.DataFrame(rows)
 
@@ -3536,7 +3598,8 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
         for stream in (sys.stdin, sys.stdout):  # they may not want to wait, and a pause is no end
             with contextlib.suppress(AttributeError, OSError):
                 os.set_blocking(stream.fileno(), True)
-        denoise_pipe(sys.stdin.buffer, sys.stdout.buffer, latency, **options)
+        with open(sys.stdout.fileno(), "wb", closefd=False) as output:  # Python's own may have no buffer
+            denoise_pipe(sys.stdin.buffer, output, latency, **options)
         return 0
     if not (others or first.is_dir() or target.is_dir()):
         remove_abandoned(target.parent.glob(PARTS))
@@ -3544,6 +3607,7 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
         return 0
     source = first if not others and first.is_dir() else sources
     if scheduler or processes > 1:
+        sys.path.append(str(ROOT))  # python -P and -I leave it out
         import helpers  # by this name, not as __main__, the workers find what they are sent
 
         try:
@@ -3580,9 +3644,11 @@ def _cluster(processes, scheduler):
             # A process that is killed while it starts is not started again: without any it would wait for ever.
             settings["distributed.scheduler.no-workers-timeout"] = "5 minutes"
             stack.enter_context(dask.config.set({"temporary-directory": folder} | settings))
+            os.environ["PYTHONSAFEPATH"] = "1"  # else they would run a signal.py that lies in the current folder
+            stack.callback(os.environ.pop, "PYTHONSAFEPATH", None)
             with _signals_wait():
-                scheduler = stack.enter_context(
-                    distributed.LocalCluster(
+                try:
+                    cluster = distributed.LocalCluster(
                         n_workers=processes,
                         threads_per_worker=1,
                         silence_logs=logging.CRITICAL,  # it complains of workers that are slow to stop
@@ -3590,7 +3656,11 @@ def _cluster(processes, scheduler):
                         scheduler_kwargs={"dashboard": False},
                         dashboard_address="127.0.0.1:0",  # of what is left of it, else open to other machines
                     )
-                )
+                except RuntimeError as error:
+                    while first := error.__cause__ or error.__context__:
+                        error = first
+                    raise OSError(f"the processes can't be started ({error}): do without --processes") from None
+                scheduler = stack.enter_context(cluster)
         try:
             client = distributed.Client(scheduler)
         except TypeError:
@@ -3658,9 +3728,10 @@ def main(arguments=None):
             with contextlib.suppress(OSError):  # the terminal may be closed
                 print(f"error: interrupted{promise}", file=sys.stderr)
             return 128 + stopped_by[0]
-        if not isinstance(error, OSError | ValueError):
+        if not isinstance(error, OSError | ValueError | MemoryError):
             raise
-        print("error:", _sentence(error), file=sys.stderr)
+        with contextlib.suppress(OSError):  # it may go to a full disk
+            print("error:", _sentence(error), file=sys.stderr)
         return 2
 
 

@@ -135,7 +135,10 @@ def link(notebook, ending, readme, pages, images="images"):
 
 def relative(path, folder):
     """A path in the repository as a relative link from a folder."""
-    return Path(os.path.relpath(ROOT / path, folder)).as_posix()
+    try:
+        return Path(os.path.relpath(ROOT / path, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return (ROOT / path).as_uri()
 
 
 def make_class(folder):

@@ -83,6 +83,11 @@ def test_telephone_band_can_be_chosen():
     assert np.std(helpers.telephone(deep, band_hz=(50, 3400))) > 0.3 > 0.03 > np.std(helpers.telephone(deep))
 
 
+def test_telephone_takes_whole_numbers():
+    whole = (32768 * tone(1000)).astype(np.int16)
+    assert decibel(helpers.telephone(whole), helpers.telephone(tone(1000))) == pytest.approx(0, abs=0.1)
+
+
 def test_telephone_laws_differ():
     signal = noise(8000)
     u_law, a_law = helpers.telephone(signal, "ULAW"), helpers.telephone(signal, "ALAW")

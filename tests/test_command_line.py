@@ -440,6 +440,56 @@ def test_cluster_without_workers_is_told():
         pass
 
 
+def test_processes_run_nothing_that_lies_in_the_current_folder(tmp_path, fixed_model):
+    for name in ("signal", "struct", "threading", "subprocess", "warnings"):
+        (tmp_path / f"{name}.py").write_text("open('it ran', 'w')")
+    write(tmp_path / "calls/a.wav")
+    for option in ("-P", "-I", "-B"):
+        command = [sys.executable, option, helpers.ROOT / "helpers.py", "denoise", "--processes", "2"]
+        command += ["--model", fixed_model, "calls", f"out{option}"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert visible(tmp_path / f"out{option}") == ["a.wav"]
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_processes_that_cannot_be_started_are_told(tmp_path, monkeypatch, capsys):
+    def fail(**_):
+        try:
+            raise OSError(30, "Read-only file system")
+        except OSError as error:
+            raise RuntimeError("Nanny failed to start.") from error
+
+    monkeypatch.setattr(distributed, "LocalCluster", fail)
+    write(tmp_path / "calls/a.wav")
+    assert run_main("denoise", "--processes", 2, tmp_path / "calls", tmp_path / "out") == 2
+    error = "error: the processes can't be started ([Errno 30] Read-only file system): do without --processes\n"
+    assert capsys.readouterr().err == error
+
+
+def test_lack_of_memory_is_not_blamed_on_the_recording(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise MemoryError("Unable to allocate 19.8 MiB")
+
+    write(tmp_path / "calls/a.wav")
+    monkeypatch.setattr(sf.SoundFile, "read", fail)
+    lack = "there is not enough memory: raise its limit, or denoise fewer files at once\n"
+    assert run_main("denoise", tmp_path / "calls/a.wav", tmp_path / "a.wav") == 2
+    assert capsys.readouterr().err == f"error: {lack}"
+    assert run_main("denoise", tmp_path / "calls", tmp_path / "out") == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'calls/a.wav'}: {lack}"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+def test_error_that_cannot_be_told_keeps_its_exit_status(tmp_path, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert run_main("denoise", tmp_path / "a.wav", tmp_path / "b.wav") == 2
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+
+
 def test_files_of_a_cluster_that_is_lost_are_reported(tmp_path, monkeypatch):
     class Client:
         def submit(self, *_, **__):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import FORMATS, SAMPLE, contents, decibel, noise, tone, visible, write, write_format
+from conftest import FORMATS, SAMPLE, contents, decibel, noise, run_python, tone, visible, write, write_format
 
 import helpers
 
@@ -564,6 +564,40 @@ def test_abandoned_parts_are_removed_and_others_are_not(tmp_path):
     assert all(path.exists() for path in others)
 
 
+@pytest.mark.skipif(helpers.fcntl is None, reason="there are no such locks")
+def test_part_on_a_drive_whose_locks_shut_out_its_writer_has_none(tmp_path, monkeypatch):
+    def shut_out(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "truncate", shut_out)
+    with helpers.written_whole(tmp_path / "b.wav") as part, part.open("r+b") as file:
+        helpers.fcntl.flock(file, helpers.fcntl.LOCK_EX | helpers.fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize(
+    "place", [(-0.1, None), (0, 0), (0, -1), (0, np.inf), (np.nan, None), (np.inf, None), (0, np.nan)]
+)
+@pytest.mark.parametrize("ending", [".wav", ".mp3"])
+def test_place_in_a_recording_that_cannot_be(tmp_path, place, ending):
+    path = write(tmp_path / f"a{ending}")
+    with pytest.raises(ValueError, match="choose an offset of 0 or more, and a duration above 0"):
+        helpers.read_audio(path, *place)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.aiff", "a.au", "a.caf", "a.w64"])
+def test_what_others_say_while_a_file_is_opened_is_not_lost(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(helpers, "_libraries_silent", None)
+    assert helpers.load_audio(write(tmp_path / name)).any()
+
+
+def test_pandas_is_imported_by_several_threads():
+    code = """if True:
+        import concurrent.futures, helpers
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            print(list(threads.map(lambda _: len(helpers.list_rooms()) + helpers.pd.DataFrame().size, range(4))))"""
+    assert run_python(code) == "[0, 0, 0, 0]\n"
+
+
 @pytest.mark.parametrize("level", [0.001, 0.1, 0.9])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_play_keeps_the_level(level, channels):
@@ -571,6 +605,11 @@ def test_play_keeps_the_level(level, channels):
     played, rate = sf.read(io.BytesIO(helpers.play(signal).data), always_2d=True)
     assert (rate, played.shape) == (8000, (8000, channels))
     assert decibel(played, signal) == pytest.approx(0, abs=0.2)
+
+
+def test_play_takes_whole_numbers():
+    played, _ = sf.read(io.BytesIO(helpers.play((32768 * tone(440)).astype(np.int16)).data))
+    assert decibel(played, tone(440)) == pytest.approx(0, abs=0.2)
 
 
 def test_play_clips_what_is_too_loud():

@@ -4,13 +4,13 @@ import concurrent.futures
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
 from pathlib import Path
-from signal import SIGKILL
 
 import numpy as np
 import pandas as pd
@@ -753,6 +753,39 @@ def test_single_file_is_a_source_too(tmp_path):
     assert table["status"].to_list() == ["done"] and visible(tmp_path) == ["a.wav", "b.wav"]
 
 
+@pytest.mark.parametrize("name", ["a.wav", "typo"])
+def test_single_source_and_a_folder_for_results(tmp_path, name):
+    write(tmp_path / "a.wav")
+    (tmp_path / "out").mkdir()
+    table = helpers.denoise_folder(tmp_path / name, tmp_path / "out", HEARS_NO_NOISE)
+    if name == "a.wav":
+        assert table["status"].to_list() == ["done"] and visible(tmp_path / "out") == ["a.wav"]
+    else:
+        assert table["error"].to_list() == [f"{tmp_path / name} does not exist: check the path"]
+
+
+def test_files_of_a_drive_that_does_not_number_them(tmp_path, monkeypatch):
+    def without_number(path, stat=os.stat, **options):
+        status = stat(path, **options)
+        return os.stat_result((status.st_mode, 0, *status[2:]), {"st_mtime_ns": status.st_mtime_ns})
+
+    monkeypatch.setattr(os, "stat", without_number)
+    monkeypatch.setattr(helpers, "fcntl", None)
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / "calls" / name)
+    for status in ("done", "skipped"):
+        table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", HEARS_NO_NOISE)
+        assert table["status"].to_list() == [status, status]
+    with pytest.raises(ValueError, match="is the recording itself"):
+        helpers.denoise_file(tmp_path / "calls/a.wav", tmp_path / "calls/a.wav", HEARS_NO_NOISE)
+
+
+@pytest.mark.parametrize("model", [0.5, None, b"unet.onnx"])
+def test_what_is_no_model_is_told(model):
+    with pytest.raises(ValueError, match="is no model: name its file"):
+        helpers.denoise(noise(8000), 8000, model)
+
+
 def test_source_that_cannot_be_looked_at_stops_no_other(tmp_path):
     sources = [write(tmp_path / "a.wav"), tmp_path / f"{300 * 'b'}.wav"]
     table = helpers.denoise_folder(sources, tmp_path / "out", HEARS_NO_NOISE)
@@ -936,7 +969,7 @@ def test_denoise_folder_on_a_cluster_that_loses_a_worker(tmp_path, client, fixed
     def kill_in_the_middle():
         while not (target.exists() and visible(target)):
             time.sleep(0.01)
-        os.kill(victim, SIGKILL)
+        os.kill(victim, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     killer = threading.Thread(target=kill_in_the_middle, daemon=True)
     killer.start()

@@ -1,7 +1,9 @@
 """Tests of measures and evaluation."""
 
+import concurrent.futures
 import functools
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,28 @@ def test_si_sdr_at_its_limits():
     assert helpers.si_sdr(signal, signal) == np.inf
     assert np.isnan(helpers.si_sdr(signal, silence)) and np.isnan(helpers.si_sdr(silence, signal))
     assert helpers.si_sdr(tone(1000), tone(2000)) < -60
+
+
+def test_system_that_returns_another_length_is_named():
+    pair = "a.wav", noise(8000), noise(8000, seed=1)
+    with pytest.raises(ValueError, match=r"cutter, a.wav: .*one length, got \(8000,\) and \(7999,\)"):
+        helpers.evaluate([pair], {"cutter": lambda noisy: noisy[1:]})
+
+
+def test_evaluate_takes_whole_numbers():
+    clean, noisy = noise(8000, seed=1), noise(8000, seed=1) + 0.5 * noise(8000, seed=2)
+    whole = [(32768 * signal).astype(np.int16) for signal in (clean, noisy)]
+    table = helpers.evaluate([("a", clean, noisy), ("b", *whole)], {"as it is": np.asarray})
+    assert table["snr_db"].std() < 0.1
+
+
+def test_measure_in_threads_leaves_the_filters_of_warnings_as_they_were():
+    short, signal = noise(1200), noise(8000)
+    filters = list(warnings.filters)
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        scores = list(threads.map(helpers.measure, [short, signal] * 10, [short, signal] * 10))
+    assert [np.isnan(score["stoi"]) for score in scores] == [True, False] * 10
+    assert warnings.filters == filters
 
 
 @pytest.mark.parametrize("n_samples", [1, 100, 1000, 8000])

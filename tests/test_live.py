@@ -428,6 +428,32 @@ def test_signal_while_it_computes_loses_nothing_that_came(n_bytes):
     assert len(result.getvalue()) == 0
 
 
+def test_output_without_a_buffer_gets_one(tmp_path, monkeypatch):
+    # Of what it is given while a signal comes, it may take a part alone.
+    targets = []
+    monkeypatch.setattr(helpers, "denoise_pipe", lambda source, target, *_, **__: targets.append(target))
+    with io.TextIOWrapper(io.FileIO(tmp_path / "out", "w"), write_through=True) as unbuffered:  # as python -u has it
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        monkeypatch.setattr(sys, "stdout", unbuffered)
+        assert helpers.main(["denoise", "-", "-"]) == 0
+    assert isinstance(targets[0], io.BufferedWriter)
+
+
+@pytest.mark.parametrize("raw", ["ulaw", "alaw", "slin", "vox"])
+def test_encode_is_undone_by_decode(raw):
+    signal = tone(440, level=0.5)
+    whole_numbers = (32768 * signal).astype(np.int16)
+    for samples in (signal, whole_numbers):
+        decoded = helpers.decode(helpers.encode(samples, raw), raw)
+        assert decoded.shape == (1, 8000) and decibel(decoded[0] - signal, signal) < -15
+
+
+@pytest.mark.parametrize("raw", ["ulaw", "alaw", "slin"])
+def test_encode_refuses_nan(raw):
+    with pytest.raises(ValueError, match="samples are NaN"):
+        helpers.encode(np.full(100, np.nan, np.float32), raw)
+
+
 def test_reader_goes_away(command):
     with subprocess.Popen(
         [*command, "--raw", "ulaw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -85,6 +85,15 @@ def test_onnx_models_of_another_kind_are_refused(tmp_path, kind):
         helpers.load_model(tmp_path / "a.onnx")
 
 
+def test_missing_library_is_not_blamed_on_the_model(monkeypatch):
+    def fail(*_):
+        raise ImportError("DLL load failed")
+
+    monkeypatch.setattr(helpers, "OnnxModel", fail)
+    with pytest.raises(ValueError, match=r"can't be loaded \(DLL load failed\): install what is missing"):
+        helpers._read_model.__wrapped__(helpers.RUNTIME_MODEL, 0)
+
+
 def test_keras_models_of_another_kind_are_refused(tmp_path):
     import keras
 
@@ -306,6 +315,13 @@ def test_blended_speech_of_one_speaker(corpus):
     assert all(np.isfinite(source[i][0]).all() for i in range(20))
 
 
+@pytest.mark.parametrize("kind", ["list_speech", "list_noise"])
+def test_blended_speech_needs_both(corpus, kind):
+    tables = {"list_speech": helpers.list_speech(corpus), "list_noise": helpers.list_noise(corpus)}
+    with pytest.raises(ValueError, match="can't be blended: give both"):
+        helpers.BlendedSpeech(*(table[: 0 if name == kind else None] for name, table in tables.items()))
+
+
 def test_train_goes_on_after_a_kill(small_training, tmp_path, monkeypatch):
     import keras
 
@@ -335,7 +351,7 @@ def test_train_goes_on_after_a_kill(small_training, tmp_path, monkeypatch):
         patch.setattr(keras.callbacks.CSVLogger, "on_train_batch_end", killed_in_epoch_2)
         small_training(output, SAMPLE)
     assert not output.exists() and (tmp_path / "resumed-training").is_dir()
-    resumed, resumed_history = small_training(output, SAMPLE)
+    resumed, resumed_history = small_training(output, SAMPLE, seed=np.int64(0))
     assert list(resumed_history["epoch"]) == [0, 1]
     assert resumed_history["loss"].to_numpy() == pytest.approx(history["loss"].to_numpy(), rel=1e-3)
     for weights, expected in zip(resumed.get_weights(), at_once.get_weights(), strict=True):
@@ -435,6 +451,12 @@ def test_train_refuses_a_file_that_it_cannot_write(no_training, tmp_path):
 def test_train_refuses_a_learning_rate_that_is_none(no_training, tmp_path, rate):
     with pytest.raises(ValueError, match="a learning rate of"):
         no_training(tmp_path / "unet.keras", SAMPLE, learning_rate=rate)
+
+
+def test_train_refuses_counts_that_are_no_whole_numbers(no_training, tmp_path):
+    with pytest.raises(TypeError, match="integer"):
+        no_training(tmp_path / "unet.keras", SAMPLE, epochs=1.5)
+    assert visible(tmp_path) == []
 
 
 def test_train_on_two_devices(tmp_path):
