@@ -753,6 +753,42 @@ def test_single_file_is_a_source_too(tmp_path):
     assert table["status"].to_list() == ["done"] and visible(tmp_path) == ["a.wav", "b.wav"]
 
 
+def spectrum_up_to(edge_hz):
+    """Noise of 4 s that ends sharply, as the network's input."""
+    spectrum = np.fft.rfft(noise(32000))
+    spectrum[round(edge_hz * 4) :] = 0
+    return helpers.to_network(helpers.stft(np.fft.irfft(spectrum).astype(np.float32)), 0.1)
+
+
+@pytest.mark.parametrize("level", [1e-4, 1, 1e4])
+@pytest.mark.parametrize("edge_hz", [2200, 2700, 3400])
+def test_upper_edge(edge_hz, level):
+    found_hz = helpers.upper_edge(level * spectrum_up_to(edge_hz)) * helpers.SAMPLE_RATE / helpers.N_FFT
+    assert found_hz == pytest.approx(edge_hz, abs=100)
+
+
+@pytest.mark.parametrize("edge_hz", [0, 500, 1800, 3700, 4000])
+def test_upper_edge_where_nothing_is_done_about_it(edge_hz):
+    assert helpers.upper_edge(spectrum_up_to(edge_hz)) == 128
+
+
+def test_network_is_shown_more_than_an_empty_band_and_removes_nothing_there():
+    shown = []
+
+    class Hears:
+        def predict_on_batch(self, inputs):
+            shown.append(np.linalg.norm(inputs[0], axis=-1).mean(axis=-1))
+            return inputs
+
+    spectrum = np.fft.rfft(noise(32000))
+    spectrum[2700 * 4 :] *= 1e-3
+    signal = np.fft.irfft(spectrum).astype(np.float32)
+    removed = helpers.predict_noise(signal[None], [0.1], Hears())[0]
+    assert 0.1 < shown[0][90:].min() / shown[0][:80].mean() < 0.9
+    bins = np.abs(helpers.stft(removed)).mean(axis=-1) / np.abs(helpers.stft(signal)).mean(axis=-1)
+    assert bins[:84] == pytest.approx(1, abs=0.01) and bins[104:].max() < 0.2
+
+
 @pytest.mark.parametrize("name", ["a.wav", "typo"])
 def test_single_source_and_a_folder_for_results(tmp_path, name):
     write(tmp_path / "a.wav")

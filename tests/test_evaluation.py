@@ -179,7 +179,7 @@ def test_robustness_tells_changes_of_level(two_pairs, keeps):
     assert make_robustness.change_db(two_pairs[0][1]) == pytest.approx(-6.02, abs=0.01)
     rows = {what: values for what, _, values in make_robustness.figures(two_pairs, [], [])}
     assert rows.pop("shouting") == rows.pop("noisy recordings, the speech of them") == []
-    for what in ("speech in rooms", "whisper (vocoder)", "noise alone"):
+    for what in ("speech in rooms", "whisper (vocoder)", "speech whose band ends at 3 kHz", "noise alone"):
         assert rows[what] == pytest.approx([-6.02] * 2, abs=0.01)
 
 
