@@ -2339,22 +2339,32 @@ def upper_edge(inputs):
     return edge if 64 <= edge < 112 else 128
 
 
-def predict_noise(noisy, level, model):
-    """Predict the noise in signals at 8 kHz: float32 `(channels, samples)` of level `(channels,)` to the same shape.
+def with_mirror_image(inputs):
+    """A network's input `(128, frames, 2)` with a mirror image of what lies below its `upper_edge` in the band above.
 
-    The network learned on lines whose band ends gently. Speech whose band ends sharply, as resamplers and codecs of few
-    bits cut it, it took for noise: it is shown a mirror image of what lies below that edge, softer towards 4 kHz.
+    The network learned on lines whose band ends gently, and took for noise speech whose band ends sharply, as some
+    resamplers and codecs cut it. The image is softer towards 4 kHz. Others on the line may have the full band: the edge
+    is that of each 1.5 s or more.
     """
+    shown = inputs.copy()
+    for part in np.array_split(np.arange(inputs.shape[1]), max(1, inputs.shape[1] // 192)):
+        edge = upper_edge(inputs[:, part])
+        empty = np.arange(edge, len(inputs))
+        shown[edge:, part] += inputs[2 * edge - 1 - empty][:, part] * (edge / empty[:, None, None]) ** 4
+    return shown
+
+
+def predict_noise(noisy, level, model):
+    """Predict the noise in signals at 8 kHz: float32 `(channels, samples)` of level `(channels,)` to the same shape."""
     noise = np.empty_like(noisy)
     for i, channel in enumerate(noisy):  # one by one: many channels take no more memory than one
         inputs = to_network(stft(channel), level[i])
-        n_bins, n_frames, _ = inputs.shape
-        edge = upper_edge(inputs)
-        empty = np.arange(edge, n_bins)
-        shown = np.pad(inputs, ((0, 0), (0, -n_frames % FRAME_MULTIPLE), (0, 0)))
-        shown[empty] += shown[2 * edge - 1 - empty] * (edge / empty[:, None, None]) ** 4
-        outputs = model.predict_on_batch(shown[None])[0, :, :n_frames]
-        outputs = outputs * (np.arange(n_bins) < edge)[:, None, None]  # there is none to remove above the edge
+        shown = with_mirror_image(inputs)
+        padding = -shown.shape[1] % FRAME_MULTIPLE
+        outputs = model.predict_on_batch(np.pad(shown, ((0, 0), (0, padding), (0, 0)))[None])[0, :, : shown.shape[1]]
+        size, shown_size = (np.linalg.norm(x, axis=-1, keepdims=True) for x in (outputs, shown))
+        share = np.minimum(1, size / np.maximum(shown_size, 1e-9))  # of the image, and so of what is really there
+        outputs = np.where(shown == inputs, outputs, share * inputs)
         noise[i] = istft(from_network(outputs, level[i]), len(channel))
     return noise
 
@@ -3048,8 +3058,9 @@ def encode(signal, raw="ulaw"):
     """The bytes of a signal `(samples,)` or `(channels, samples)`; what exceeds [-1, 1] is clipped, but in floats.
     See `decode`. Raises ValueError if samples are NaN, but in floats."""
     subtype, coded = RAW.get(raw, raw), io.BytesIO()
+    signal = to_float(signal)
     if subtype not in FLOATS:
-        signal = np.clip(to_float(signal), -1, 1)
+        signal = np.clip(signal, -1, 1)
         if np.isnan(signal).any():  # libsndfile's u-law and A-law would crash
             raise ValueError("samples are NaN: repair the recording first")
     sf.write(coded, signal.T, SAMPLE_RATE, subtype, "LITTLE", "RAW")
@@ -3614,8 +3625,10 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
         for stream in (sys.stdin, sys.stdout):  # they may not want to wait, and a pause is no end
             with contextlib.suppress(AttributeError, OSError):
                 os.set_blocking(stream.fileno(), True)
-        with open(sys.stdout.fileno(), "wb", closefd=False) as output:  # Python's own may have no buffer
-            denoise_pipe(sys.stdin.buffer, output, latency, **options)
+        output = sys.stdout.buffer
+        is_raw = isinstance(output, io.RawIOBase)  # under python -u; it may write a part alone
+        with open(output.fileno(), "wb", closefd=False) if is_raw else contextlib.nullcontext(output) as target:
+            denoise_pipe(sys.stdin.buffer, target, latency, **options)
         return 0
     if not (others or first.is_dir() or target.is_dir()):
         remove_abandoned(target.parent.glob(PARTS))
@@ -3623,7 +3636,7 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
         return 0
     source = first if not others and first.is_dir() else sources
     if scheduler or processes > 1:
-        sys.path.append(str(ROOT))  # python -P and -I leave it out
+        sys.path.insert(0, str(ROOT))  # python -P and -I leave it out
         import helpers  # by this name, not as __main__, the workers find what they are sent
 
         try:
@@ -3660,8 +3673,9 @@ def _cluster(processes, scheduler):
             # A process that is killed while it starts is not started again: without any it would wait for ever.
             settings["distributed.scheduler.no-workers-timeout"] = "5 minutes"
             stack.enter_context(dask.config.set({"temporary-directory": folder} | settings))
-            os.environ["PYTHONSAFEPATH"] = "1"  # else they would run a signal.py that lies in the current folder
-            stack.callback(os.environ.pop, "PYTHONSAFEPATH", None)
+            if not os.environ.get("PYTHONSAFEPATH"):
+                os.environ["PYTHONSAFEPATH"] = "1"  # else they would run a signal.py that lies in the current folder
+                stack.callback(os.environ.pop, "PYTHONSAFEPATH")
             with _signals_wait():
                 try:
                     cluster = distributed.LocalCluster(

@@ -89,7 +89,7 @@ def test_shipped_model_keeps_two_who_talk_at_once(pairs):
 
 @pytest.mark.parametrize("edge_hz", [2000, 2700, 3000])
 def test_shipped_model_keeps_speech_whose_band_ends_sharply(edge_hz):
-    """Such as comes from a resampler; without what `predict_noise` does about it up to 48 dB were lost."""
+    """Such as comes from a resampler; without `with_mirror_image` up to 48 dB were lost."""
     speech = helpers.list_speech(SAMPLE)
     taps = firwin(401, (300, edge_hz), pass_zero=False, fs=helpers.SAMPLE_RATE)
     for path in speech["path"][speech["split"] == "test"].iloc[[0, 10]]:

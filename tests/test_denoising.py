@@ -772,21 +772,29 @@ def test_upper_edge_where_nothing_is_done_about_it(edge_hz):
     assert helpers.upper_edge(spectrum_up_to(edge_hz)) == 128
 
 
-def test_network_is_shown_more_than_an_empty_band_and_removes_nothing_there():
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_network_is_shown_a_mirror_image_and_removes_its_share_of_what_is_there(share):
     shown = []
 
     class Hears:
         def predict_on_batch(self, inputs):
             shown.append(np.linalg.norm(inputs[0], axis=-1).mean(axis=-1))
-            return inputs
+            return np.float32(share) * inputs
 
     spectrum = np.fft.rfft(noise(32000))
     spectrum[2700 * 4 :] *= 1e-3
     signal = np.fft.irfft(spectrum).astype(np.float32)
     removed = helpers.predict_noise(signal[None], [0.1], Hears())[0]
     assert 0.1 < shown[0][90:].min() / shown[0][:80].mean() < 0.9
-    bins = np.abs(helpers.stft(removed)).mean(axis=-1) / np.abs(helpers.stft(signal)).mean(axis=-1)
-    assert bins[:84] == pytest.approx(1, abs=0.01) and bins[104:].max() < 0.2
+    assert removed == pytest.approx(share * signal, abs=1e-6)
+
+
+def test_mirror_image_is_shown_to_a_party_beside_one_of_full_band():
+    full, narrow = helpers.to_network(helpers.stft(noise(32000)), 0.1), spectrum_up_to(2700)
+    shown = helpers.with_mirror_image(np.concatenate([full, narrow], axis=1))
+    assert np.array_equal(shown[:, : full.shape[1]], full)
+    magnitude = np.linalg.norm(shown[:, -384:], axis=-1).mean(axis=-1)
+    assert magnitude.min() > 0.1 * magnitude.mean()
 
 
 @pytest.mark.parametrize("name", ["a.wav", "typo"])
