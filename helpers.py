@@ -1072,6 +1072,7 @@ class BlendedSpeech:
 
     `source[i]` is `(inputs, targets)`, float32 `(batch_size, 128, n_frames, 2)` and `(batch_size, 128, n_frames, 4)`:
     the noisy spectrogram, and those of noise and speech side by side. Memory use does not depend on the corpus.
+    Raises ValueError if one of the tables is empty.
     """
 
     def __init__(self, speech, noise, rooms=(), batch_size=6, n_frames=512, seed=0):
@@ -1211,7 +1212,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     Returns: (model, history), the history as a DataFrame with a row per epoch.
     Raises ValueError or FileNotFoundError, before anything is written, if an argument or the corpus can't be used; and
     ValueError if no epoch had a finite loss, or OSError if a killed run left nothing to go on from, or the corpus can't
-    be read any more. A loss that is NaN ends the training, with a warning.
+    be read any more. TypeError if a count is no whole number. A loss that is NaN ends the training, with a warning.
     """
     output = Path(output)
     if output.suffix != ".keras":
@@ -2834,9 +2835,11 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
     from tqdm import tqdm
 
     _check_mix(mix)
-    if isinstance(source, str | Path):
-        source = source if os.path.isdir(source) or not os.path.isdir(target) else [source]
-    source, target = source if isinstance(source, str | Path) else list(source), Path(target).resolve()
+    target = Path(target).resolve()
+    if not isinstance(source, str | Path):
+        source = list(source)
+    elif target.is_dir() and not os.path.isdir(source):  # as on the command line
+        source = [source]
     targets, told = _targets(source, target, raw)
     if not (targets or any(status == "failed" for status, *_ in told.values())):
         raise ValueError(_no_sound_files(source) + ("" if raw else "; .raw and .pcm need --raw"))

@@ -3,11 +3,11 @@
 Run it in the folder above as `python -m data.make_ablation FOLDER`: for each of VARIANTS the network is trained from
 random weights on the corpus that SPEECH_CORPUS names, and measured on held-out blends, as they are and over a telephone
 line. All see 1200 batches, 8 hours of blends, which takes twenty minutes to an hour on two cores; after two hours the
-recurrent layers brought nothing that chance did not. FOLDER keeps the trainings, and ablation_blends.csv,
-beside the table, the scores of each blend: a run that was killed, started again, goes on where it was, on another
-machine with the variants that are not in that file. Remove both after a change of the network, the loss or the blends.
-The table that is here was made with 800 batches, an earlier loss, earlier blends and half of the dual-path blocks, and
-has a row for a term that the loss no longer has.
+recurrent layers brought nothing that chance did not. FOLDER keeps the trainings, and ablation_blends.csv, beside the
+table, the scores of each blend: a run that was killed, started again, goes on where it was, on another machine with the
+variants that are not in that file. Remove both after a change of the network, the loss or the blends. The table that is
+here was made with 800 batches, an earlier loss, earlier blends and half of the dual-path blocks, and has a row for a
+term that the loss no longer has.
 """
 
 import functools
