@@ -1,6 +1,6 @@
 """Speech enhancement with a U-Net: the vocabulary of the notebooks, from audio files to an enhanced recording.
 
-Read it from top to bottom: it follows the notebooks, and each section names the notebook that introduces it.
+Read it from top to bottom: each section names the notebook that introduces it.
 Signals are float32 in [-1, 1] (larger values are kept, never wrapped), of shape `(samples,)` or `(channels, samples)`.
 Spectrograms are complex64 of shape `(..., 128 bins, frames)`. Both are librosa's order of axes.
 
@@ -2229,7 +2229,8 @@ def open_audio(path, raw=None, rate=None):
         with path.open("rb") as file:
             magic = file.read(4)
         has_header = magic in HEADERS
-        subtype, usual_rate = (RAW[raw], SAMPLE_RATE) if raw else HEADERLESS.get(ending, (None, None))
+        subtype, usual_rate = HEADERLESS.get(ending, (None, SAMPLE_RATE))
+        subtype = RAW[raw] if raw else subtype
         if subtype and not has_header:
             reader = _Sndfile(path, (subtype, usual_rate if rate is None else int(rate)))
             if not raw:
@@ -2355,18 +2356,57 @@ def with_mirror_image(inputs):
     return shown
 
 
+def onsets_after_silence(inputs):
+    """The frames of a network's input `(128, frames, 2)`, multiples of 16, from which it is to be predicted anew: 1 s
+    before each sound that follows 3 s of silence, or of what is 15 dB below the loud parts.
+
+    The recurrent layers learned on 4 s: after long silence they take for noise what begins then. The lowest bins do not
+    count, as silence in A-law is an offset.
+    """
+    power = np.square(inputs[3:], dtype=np.float64).sum(axis=(0, 2))
+    loud = np.average(power, weights=power) if power.any() else 1
+    sounding = np.flatnonzero(power > 10 ** (-15 / 10) * loud)
+    second = SAMPLE_RATE // HOP_LENGTH_FFT
+    onsets = sounding[np.diff(sounding, prepend=-1) > 3 * second]
+    return (onsets - second) // FRAME_MULTIPLE * FRAME_MULTIPLE
+
+
+def slow_offset(signal, level):
+    """The offset (DC) of a signal `(samples,)` at 8 kHz: float64 `(samples,)`, the mean of the second around each.
+
+    It is faded out where it lies 20 to 26 dB below the `level`, as in most recordings, and is zero below that, or in
+    less than 0.25 s, which may be of one vowel.
+    """
+    if len(signal) < SAMPLE_RATE // 4:
+        return np.zeros(len(signal))
+    total = np.cumsum(np.pad(signal, SAMPLE_RATE // 2, "symmetric"), dtype=np.float64)
+    offset = (total[SAMPLE_RATE:] - total[:-SAMPLE_RATE]) / SAMPLE_RATE
+    return np.clip(20 * signal_level(offset) / level - 1, 0, 1) * offset
+
+
+def _predict(model, inputs):
+    """What a model predicts from an input `(128, frames, 2)` of any number of frames."""
+    n = inputs.shape[1]
+    padded = np.pad(inputs, ((0, 0), (0, -n % FRAME_MULTIPLE), (0, 0)))
+    return model.predict_on_batch(padded[None])[0, :, :n]
+
+
 def predict_noise(noisy, level, model):
-    """Predict the noise in signals at 8 kHz: float32 `(channels, samples)` of level `(channels,)` to the same shape."""
+    """Predict the noise in signals at 8 kHz: float32 `(channels, samples)` of level `(channels,)` to the same shape.
+
+    An offset is noise that the network need not hear: strong ones were in no training.
+    """
     noise = np.empty_like(noisy)
     for i, channel in enumerate(noisy):  # one by one: many channels take no more memory than one
-        inputs = to_network(stft(channel), level[i])
+        offset = slow_offset(channel, level[i])
+        inputs = to_network(stft(channel - offset), level[i])
         shown = with_mirror_image(inputs)
-        padding = -shown.shape[1] % FRAME_MULTIPLE
-        outputs = model.predict_on_batch(np.pad(shown, ((0, 0), (0, padding), (0, 0)))[None])[0, :, : shown.shape[1]]
+        pieces = np.split(shown, onsets_after_silence(inputs), axis=1)
+        outputs = np.concatenate([_predict(model, piece) for piece in pieces], axis=1)
         size, shown_size = (np.linalg.norm(x, axis=-1, keepdims=True) for x in (outputs, shown))
         share = np.minimum(1, size / np.maximum(shown_size, 1e-9))  # of the image, and so of what is really there
         outputs = np.where(shown == inputs, outputs, share * inputs)
-        noise[i] = istft(from_network(outputs, level[i]), len(channel))
+        noise[i] = istft(from_network(outputs, level[i]), len(channel)) + offset
     return noise
 
 
@@ -2413,18 +2453,20 @@ def _check_rate(rate):
 
 
 class LevelMeter:
-    """The level of all that was heard so far, for each channel."""
+    """The level of all that was heard so far, for each channel, without its offset (DC)."""
 
     def __init__(self, rate):
-        self.rate, self.power, self.n_samples = rate, 0.0, 0
+        self.rate, self.total, self.power, self.n_samples = rate, 0.0, 0.0, 0
 
     def level(self):
         """As `signal_level`, float32 `(channels,)`."""
-        return audible_level(self.power / self.n_samples)
+        mean = self.total / self.n_samples
+        return audible_level(np.maximum(0, self.power / self.n_samples - mean**2))
 
     def hear(self, chunk):
         """Take in what follows, float32 `(channels, samples)`."""
         narrow = resample(chunk, self.rate, SAMPLE_RATE)
+        self.total = self.total + np.sum(narrow, axis=-1, dtype=np.float64)
         self.power = self.power + np.sum(np.square(narrow, dtype=np.float64), axis=-1)
         self.n_samples += narrow.shape[-1]
 
@@ -2524,8 +2566,9 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
         model: a trained U-Net or its file, by default the shipped one.
         mix: how much of the predicted noise is removed, from 0 (none) to 1 (all).
 
-    Returns: float32 array of the same shape and level. Long recordings go through the network in blocks that overlap
-        and fade into each other: the result is as good as that of the whole at once, and not quite the same.
+    Returns: float32 array of the same shape and level, without its offset (DC) if that is strong (`slow_offset`). Long
+        recordings go through the network in blocks that overlap and fade into each other: the result is as good as that
+        of the whole at once, and not quite the same.
     Raises ValueError if the array is empty, has more than two axes, more channels than samples or more than 64, or
         holds NaN, infinity or values near 1e38; if the rate is no integer from 1 kHz to 1 MHz, or `mix` lies outside
         of 0 to 1.
@@ -3165,8 +3208,8 @@ def measure(clean, estimate):
 
     Returns a dict: `pesq`, 1 to 4.55, ITU-T P.862 narrow band, by the package pesq if it is installed, beyond 15 s the
     mean over pieces; `stoi` and `estoi`, 0 to 1, intelligibility (Taal, 2011; Jensen, 2016), by pystoi; `si_sdr` in
-    dB. NaN is what can't be told: all of clean speech that is silent or too short, SI-SDR of a silent estimate, and
-    PESQ if the package is missing. Raises ValueError if the arrays are not of one length.
+    dB. NaN is what can't be told: all of clean speech that is silent, all but SI-SDR where it is too short, SI-SDR of a
+    silent estimate, and PESQ if the package is missing. Raises ValueError if the arrays are not of one length.
     """
     import pystoi
 

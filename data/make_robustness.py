@@ -52,6 +52,13 @@ def change_db(signal):
     return 10 * np.log10(np.mean(denoise(signal) ** 2) / np.mean(np.square(signal)))
 
 
+def change_after_db(silence, signal):
+    """By how much the level of the middle of a recording changes that begins at once after silence."""
+    answer = signal[6000:26000]
+    enhanced = denoise(np.concatenate([silence, answer]))[len(silence) :]
+    return 10 * np.log10(np.mean(enhanced**2) / np.mean(np.square(answer)))
+
+
 def cut_at_3_khz(signal):
     """A signal whose band ends sharply, as resamplers cut it; no training held such."""
     return np.convolve(signal, firwin(401, 3000, fs=SAMPLE_RATE), mode="same").astype(np.float32)
@@ -92,10 +99,15 @@ def figures(pairs, shouted, real):
     yield "speech in rooms", "dB", [change_db(np.convolve(x, random_room(rng))[: len(x)]) for x in clean]
     yield "whisper (vocoder)", "dB", [change_db(whisper(x, rng)) for x in clean]
     yield "shouting", "dB", [change_db(load_audio(path)) for path in shouted]
+    silence = np.zeros(30 * SAMPLE_RATE, np.float32)
+    yield "2.5 s of speech after 30 s of silence", "dB", [change_after_db(silence, x) for x in clean]
     yield "speech whose band ends at 3 kHz", "dB", [change_db(cut_at_3_khz(x)) for x in clean]
     cut = [[cut_at_3_khz(x) for x in pairs[i][1:]] for i in chosen]
     gained = [measure(x, denoise(noisy))["pesq"] - measure(x, noisy)["pesq"] for x, noisy in cut]
     yield "noisy speech whose band ends at 3 kHz", "PESQ gained", gained
+    moved = [(x, noisy, noisy + np.sqrt(np.mean(noisy**2))) for _, x, noisy in (pairs[i] for i in chosen)]
+    gained = [measure(x, denoise(with_dc))["pesq"] - measure(x, noisy)["pesq"] for x, noisy, with_dc in moved]
+    yield "noisy speech with an offset (DC) as loud as both", "PESQ gained", gained
     yield "noise alone", "dB", [change_db(pairs[i][2] - pairs[i][1]) for i in chosen]
     babble = [babble_gains(pairs, i) for i in chosen]
     for k, measured in enumerate(("PESQ", "ESTOI")):

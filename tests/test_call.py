@@ -87,6 +87,10 @@ def test_shipped_model_keeps_two_who_talk_at_once(pairs):
     assert all(make_robustness.least_gain_db(pairs, i) > -1 for i in range(len(pairs)))
 
 
+def denoised_live(signal):
+    return np.concatenate(list(helpers.denoise_stream(np.array_split(signal, 50), helpers.SAMPLE_RATE)))
+
+
 @pytest.mark.parametrize("edge_hz", [2000, 2700, 3000])
 def test_shipped_model_keeps_speech_whose_band_ends_sharply(edge_hz):
     """Such as comes from a resampler; without `with_mirror_image` up to 48 dB were lost."""
@@ -94,9 +98,29 @@ def test_shipped_model_keeps_speech_whose_band_ends_sharply(edge_hz):
     taps = firwin(401, (300, edge_hz), pass_zero=False, fs=helpers.SAMPLE_RATE)
     for path in speech["path"][speech["split"] == "test"].iloc[[0, 10]]:
         cut = np.convolve(helpers.load_audio(path), taps, mode="same").astype(np.float32)
-        live = np.concatenate(list(helpers.denoise_stream(np.array_split(cut, 50), helpers.SAMPLE_RATE)))
-        for enhanced in (helpers.denoise(cut), live):
+        for enhanced in (helpers.denoise(cut), denoised_live(cut)):
             assert 10 * np.log10(np.mean(enhanced**2) / np.mean(cut**2)) > -1
+
+
+@pytest.mark.parametrize("offset", [-10, -1, 1, 10])
+def test_offset_costs_nothing(pairs, offset):
+    """Cheap recorders add a constant, here of so many times the level; it cost up to 30 dB."""
+    for _, clean, noisy in pairs:
+        moved = noisy + offset * helpers.signal_level(noisy)
+        for enhance in (helpers.denoise, denoised_live):
+            plain, enhanced = (helpers.si_sdr(clean[16000:], enhance(x)[16000:]) for x in (noisy, moved))
+            assert enhanced > plain - 0.5
+
+
+@pytest.mark.parametrize("silence", [0, 8 / 32768, 1e-4, 1e-3], ids=["zeros", "A-law", "-80 dBFS", "-60 dBFS"])
+def test_shipped_model_keeps_what_follows_long_silence(pairs, silence):
+    """Such as an answer in a channel of its own, which begins at once; up to 20 dB of it were lost."""
+    rng = np.random.default_rng(0)
+    for _, clean, _ in pairs:
+        quiet = np.full(30 * helpers.SAMPLE_RATE, silence)
+        if silence in (1e-4, 1e-3):
+            quiet = rng.normal(0, silence, len(quiet))
+        assert make_robustness.change_after_db(quiet, clean) > -0.3
 
 
 def test_shipped_model_keeps_whisper_and_rooms(pairs):
