@@ -123,3 +123,86 @@ def test_versions_are_read_from_the_requirements(tmp_path, monkeypatch):
     expected = "scipy .* is too old", "librosa .* is newer than", "no-such-package is missing"
     for problem, pattern in zip(problems, expected, strict=True):
         assert re.match(pattern, problem)
+
+
+def halved_above(hz):
+    """A function for exercise 01.2 that removes what lies from `hz` on."""
+
+    def halve_rate(signal):
+        kept = np.fft.rfftfreq(len(signal), 1 / 16000) < hz
+        return np.fft.irfft(kept * np.fft.rfft(signal), len(signal))[::2]
+
+    return halve_rate
+
+
+def noise_power_in_the_words(speech, noise, snr_db, talking):
+    powers = [np.mean(signal[talking] ** 2) for signal in (speech, noise)]
+    return speech + np.sqrt(powers[0] / powers[1] / 10 ** (snr_db / 10)) * noise
+
+
+def stays_where_nothing_is(speech_power, noise_power):
+    power = speech_power + noise_power
+    return np.divide(speech_power, power, out=np.ones_like(power), where=power > 0)
+
+
+def ratios_db(clean, estimate):
+    for start in range(0, len(clean), 256):
+        piece, error = (signal[start : start + 256] for signal in (clean, clean - estimate))
+        if piece.any():
+            yield 10 * np.log10(np.sum(piece**2) / np.maximum(np.sum(error**2), 1e-12))
+
+
+def clips_the_mean(clean, estimate):
+    n = len(clean) // 256 * 256
+    return np.clip(np.mean(list(ratios_db(clean[:n], estimate[:n]))), -10, 35)
+
+
+def counts_the_remainder(clean, estimate):
+    return np.mean(np.clip(list(ratios_db(clean, estimate)), -10, 35))
+
+
+def waits_for_one_more(chunks, size):
+    waiting = np.empty(0, np.float32)
+    for chunk in chunks:
+        waiting = np.concatenate([waiting, chunk])
+        while len(waiting) > size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if len(waiting):
+        yield waiting
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer", "verdict"),
+    [
+        ("01.2", halved_above(3800), "Right"),
+        ("01.2", halved_above(5000), "a tone of 4300 Hz still comes through"),
+        ("01.2", halved_above(4800), "a tone of 4300 Hz still comes through"),
+        ("01.2", halved_above(2000), "a tone of 3000 Hz should come out"),
+        ("03.2", noise_power_in_the_words, "louder in the pause"),
+        ("04.2", stays_where_nothing_is, "give 0"),
+        ("06.2", clips_the_mean, "of each piece"),
+        ("06.2", counts_the_remainder, "a remainder below 256 samples"),
+        ("09.2", waits_for_one_more, "it waits"),
+    ],
+)
+def test_nearly_right_is_told_from_right(exercise, answer, verdict):
+    assert verdict in answers.verdict(exercise, answer)
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ((0.5, 0.5), "turns the volume down"),
+        ((0.9, 0.5), "Right"),
+        ((1, 0), "Right"),  # of the pauses, silence is left
+        ((0.1, 0.01), "all but gone"),
+    ],
+)
+def test_a_call_that_was_only_turned_down_was_not_cleaned(gains, verdict, tmp_path):
+    level = np.repeat([[0.3, 0.01], gains], 40000, axis=1)  # of words and of a pause
+    noisy = level[0] * np.random.default_rng(0).uniform(-1, 1, 80000)
+    paths = tmp_path / "noisy.wav", tmp_path / "cleaned.wav"
+    for path, signal in zip(paths, (noisy, level[1] * noisy), strict=True):
+        sf.write(path, signal, 8000)
+    assert verdict in answers.verdict("08.4", paths)
