@@ -48,15 +48,15 @@ def least_gain_db(pairs, i):
 
 
 def change_db(signal):
-    """By how much the network changes the level of a recording."""
-    return 10 * np.log10(np.mean(denoise(signal) ** 2) / np.mean(np.square(signal)))
+    """By how much the network changes the level of a recording, whose offset (DC) does not count."""
+    return 10 * np.log10(np.var(denoise(signal)) / np.var(signal))
 
 
 def change_after_db(silence, signal):
     """By how much the level of the middle of a recording changes that begins at once after silence."""
     answer = signal[6000:26000]
     enhanced = denoise(np.concatenate([silence, answer]))[len(silence) :]
-    return 10 * np.log10(np.mean(enhanced**2) / np.mean(np.square(answer)))
+    return 10 * np.log10(np.var(enhanced) / np.var(answer))
 
 
 def cut_at_3_khz(signal):

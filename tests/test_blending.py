@@ -88,6 +88,12 @@ def test_telephone_takes_whole_numbers():
     assert decibel(helpers.telephone(whole), helpers.telephone(tone(1000))) == pytest.approx(0, abs=0.1)
 
 
+@pytest.mark.parametrize("codec", ["ULAW", "ALAW", "GSM610", "AMR"])
+def test_telephone_clips_what_is_too_loud(codec):
+    loud = tone(1000, level=2)
+    assert (helpers.telephone(loud, codec) * loud).min() > -0.05  # it does not turn over
+
+
 def test_telephone_laws_differ():
     signal = noise(8000)
     u_law, a_law = helpers.telephone(signal, "ULAW"), helpers.telephone(signal, "ALAW")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import distributed
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 import psutil
 import pytest
 import soundfile as sf
-from conftest import SAMPLE, Fixed, contents, decibel, noise, visible, write
+from conftest import SAMPLE, Fixed, contents, decibel, noise, run_python, visible, write
 
 import helpers
 
@@ -119,6 +120,16 @@ def test_main_denoises_a_folder_by_two_processes(tmp_path, fixed_model):
     assert visible(tmp_path / "out") == ["a.wav", "b.wav", "c.wav"]
 
 
+def test_processes_get_all_options(tmp_path, monkeypatch):
+    told, table = {}, pd.DataFrame(columns=["path", "status", "error", "warning"], dtype=str)
+    monkeypatch.setattr(helpers, "_cluster", lambda *_: contextlib.nullcontext("client"))
+    monkeypatch.setattr(helpers, "denoise_folder", lambda *_, **options: told.update(options) or table)
+    options = ["--model", "a.onnx", "--overwrite", "--mix", 0.5, "--raw", "alaw", "--rate", 6000]
+    assert run_main("denoise", tmp_path, tmp_path / "out", "--processes", 2, *options) == 0
+    model = Path("a.onnx")
+    assert told == {"model": model, "overwrite": True, "mix": 0.5, "raw": "alaw", "rate": 6000, "client": "client"}
+
+
 def test_main_denoises_several_sources_into_a_folder(tmp_path, fixed_model, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.wav", "b.wav", "calls/c.wav"):
@@ -171,6 +182,12 @@ def test_interrupted_run_leaves_nothing(tmp_path, number, processes):
     assert still_running(process.pid) == []
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal")
+def test_run_under_nohup_goes_on_without_its_terminal():
+    ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    assert run_python(ignored + "import helpers; print(signal.SIGHUP in helpers.STOPS)") == "False\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_while_it_is_imported(tmp_path, number):
     (tmp_path / "lazy_loader.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
@@ -193,6 +210,20 @@ def test_interrupt_that_a_library_makes_another_error_of(tmp_path, monkeypatch, 
     monkeypatch.setattr(helpers, "denoise_file", import_something)
     assert run_main("denoise", "a.wav", tmp_path / "b.wav") == 128 + signal.SIGTERM
     assert single_error(capsys.readouterr().err).startswith("error: interrupted")
+
+
+def test_second_signal_does_not_disturb_that_what_is_begun_is_removed(tmp_path, monkeypatch):
+    removed = []
+
+    def denoise_file(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            removed.append("a part")
+
+    monkeypatch.setattr(helpers, "denoise_file", denoise_file)
+    assert run_main("denoise", "a.wav", tmp_path / "b.wav") == 128 + signal.SIGINT and removed
 
 
 def test_a_single_file_clears_what_a_killed_run_left(tmp_path, fixed_model):
@@ -285,6 +316,14 @@ def test_main_evaluates_what_is_clean_already(tmp_path, speech, fixed_model, cap
     assert "inf" not in capsys.readouterr().out
 
 
+def test_main_prints_the_mean_of_each_measure(tmp_path, monkeypatch, capsys):
+    scores = [dict.fromkeys(helpers.MEASURES, score) for score in (1.0, 4.0, 10.0)]
+    monkeypatch.setattr(helpers, "paired_files", lambda *_: [])
+    monkeypatch.setattr(helpers, "evaluate", lambda *_: pd.DataFrame(scores).assign(name="a.wav", signal="noisy"))
+    assert run_main("evaluate", "--clean", tmp_path, "--noisy", tmp_path) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["noisy", *["5.0"] * len(helpers.MEASURES)]
+
+
 def test_main_trains(small_training, small_model, tmp_path):
     options = ("--epochs", 1, "--steps-per-epoch", 1, "--corpus", SAMPLE, "--start", small_model)
     assert run_main("train", "--output", tmp_path / "unet.keras", *options) == 0
@@ -322,6 +361,8 @@ def test_main_refuses_a_bad_file(bad_file, fixed_model, capsys):
         (["denoise", "calls", "out", "--mix", "-1"], "a mix of -1.0 is not possible"),
         (["denoise", "calls", "calls/out"], "name a target folder elsewhere"),
         (["denoise", "calls", "a.wav"], "a.wav is not a folder: name one"),
+        (["denoise", "a.wav", ""], "a path is empty"),
+        (["denoise", "", "out"], "a path is empty"),
         (["denoise", "calls", "out", "--processes", "-4"], "-4 is no number"),
         (["denoise", "empty", "out"], "empty: they should end in one of .wav"),
         (["export", "missing.keras", "unet.onnx"], "missing.keras"),
@@ -502,6 +543,30 @@ def test_files_of_a_cluster_that_is_lost_are_reported(tmp_path, monkeypatch):
     write(tmp_path / "calls/a.wav")
     table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", client=Client())
     assert table["status"].to_list() == ["failed"] and "a.wav: the cluster was lost" in table["error"][0]
+
+
+def test_file_whose_result_a_cluster_lost_is_done_again(tmp_path, monkeypatch):
+    """As when the worker dies that holds the result."""
+
+    class Client:
+        def submit(self, *_, **__):
+            return Future()
+
+    class Future:
+        status = "lost"
+
+        def result(self):
+            return "", ""
+
+    class Completed(list):
+        def add(self, future):
+            future.status = "finished"
+            self.append(future)
+
+    monkeypatch.setattr(distributed, "as_completed", Completed)
+    write(tmp_path / "calls/a.wav")
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", client=Client())
+    assert table["status"].to_list() == ["done"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")

@@ -503,8 +503,9 @@ def test_results_have_no_more_readers_than_the_group_of_a_folder(tmp_path):
         os.chown(source.parent, -1, os.getegid() + 1)
     except (PermissionError, AttributeError):
         pytest.skip("this user can't give folders away")
-    with helpers.written_whole(tmp_path / "b.wav", source) as part:
+    with helpers.written_whole(tmp_path / "out/b.wav", source) as part:
         assert part.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
 
 
 def test_results_are_not_for_those_whom_their_folder_adds(tmp_path):
@@ -562,6 +563,15 @@ def test_abandoned_parts_are_removed_and_others_are_not(tmp_path):
         helpers.remove_abandoned(tmp_path.glob(helpers.PARTS))
         assert part.exists() and not abandoned.exists()
     assert all(path.exists() for path in others)
+
+
+def test_two_writers_do_not_meet(tmp_path):
+    with helpers.written_whole(tmp_path / "a.txt") as first:
+        first.write_text("first")
+        with helpers.written_whole(tmp_path / "a.txt") as second:
+            second.write_text("second")
+        assert (tmp_path / "a.txt").read_text() == "second"
+    assert (tmp_path / "a.txt").read_text() == "first"
 
 
 @pytest.mark.skipif(helpers.fcntl is None, reason="there are no such locks")

@@ -25,6 +25,7 @@ def test_si_sdr_of_orthogonal_noise(ratio_db, gain, negative):
     gain = -gain if negative else gain
     assert helpers.si_sdr(clean, gain * estimate) == pytest.approx(ratio_db, abs=0.01)
     assert helpers.si_sdr(gain * clean, estimate) == pytest.approx(ratio_db, abs=0.01)
+    assert helpers.si_sdr(clean + 0.3, estimate - 0.2) == pytest.approx(ratio_db, abs=0.01)
 
 
 def test_si_sdr_at_its_limits():
