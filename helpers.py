@@ -2358,14 +2358,14 @@ def with_mirror_image(inputs):
 
 def onsets_after_silence(inputs):
     """The frames of a network's input `(128, frames, 2)`, multiples of 16, from which it is to be predicted anew: 1 s
-    before each sound that follows 3 s of silence, or of what is 15 dB below the loud parts.
+    before each sound that follows 3 s of silence, 30 dB below the loud parts.
 
-    The recurrent layers learned on 4 s: after long silence they take for noise what begins then. The lowest bins do not
-    count, as silence in A-law is an offset.
+    The recurrent layers learned on 4 s: after long silence they take for noise what begins then. What lies below 94 Hz
+    does not count, as silence in A-law is an offset.
     """
     power = np.square(inputs[3:], dtype=np.float64).sum(axis=(0, 2))
     loud = np.average(power, weights=power) if power.any() else 1
-    sounding = np.flatnonzero(power > 10 ** (-15 / 10) * loud)
+    sounding = np.flatnonzero(power > 1e-3 * loud)
     second = SAMPLE_RATE // HOP_LENGTH_FFT
     onsets = sounding[np.diff(sounding, prepend=-1) > 3 * second]
     return (onsets - second) // FRAME_MULTIPLE * FRAME_MULTIPLE
@@ -2401,8 +2401,10 @@ def predict_noise(noisy, level, model):
         offset = slow_offset(channel, level[i])
         inputs = to_network(stft(channel - offset), level[i])
         shown = with_mirror_image(inputs)
-        pieces = np.split(shown, onsets_after_silence(inputs), axis=1)
-        outputs = np.concatenate([_predict(model, piece) for piece in pieces], axis=1)
+        bounds = itertools.pairwise([0, *onsets_after_silence(inputs), shown.shape[1]])
+        # Each piece sees the 3 s that follow it, too: before a loud word, a soft one is no noise.
+        pieces = [_predict(model, shown[:, a : b + 384])[:, : b - a] for a, b in bounds]
+        outputs = np.concatenate(pieces, axis=1)
         size, shown_size = (np.linalg.norm(x, axis=-1, keepdims=True) for x in (outputs, shown))
         share = np.minimum(1, size / np.maximum(shown_size, 1e-9))  # of the image, and so of what is really there
         outputs = np.where(shown == inputs, outputs, share * inputs)

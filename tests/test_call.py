@@ -1,5 +1,6 @@
 """The whole way: a call of the bundled corpus, its noise, the command line and the shipped model."""
 
+import itertools
 import subprocess
 import sys
 
@@ -121,6 +122,14 @@ def test_shipped_model_keeps_what_follows_long_silence(pairs, silence):
         if silence in (1e-4, 1e-3):
             quiet = rng.normal(0, silence, len(quiet))
         assert make_robustness.change_after_db(quiet, clean) > -0.3
+
+
+def test_shipped_model_keeps_a_soft_word_between_silence_and_loud_ones(pairs):
+    for (_, first, _), (_, second, _) in itertools.pairwise(pairs):
+        soft = 10 ** (-18 / 20) * first[4000:20000]
+        silence = np.zeros(12 * helpers.SAMPLE_RATE)
+        enhanced = helpers.denoise(np.concatenate([silence, soft, second]))[len(silence) :][: len(soft)]
+        assert 10 * np.log10(np.mean(enhanced**2) / np.mean(soft**2)) > -0.5
 
 
 def test_shipped_model_keeps_whisper_and_rooms(pairs):
