@@ -2402,7 +2402,7 @@ def predict_noise(noisy, level, model):
         inputs = to_network(stft(channel - offset), level[i])
         shown = with_mirror_image(inputs)
         bounds = itertools.pairwise([0, *onsets_after_silence(inputs), shown.shape[1]])
-        # Each piece sees the 3 s that follow it, too: before a loud word, a soft one is no noise.
+        # Each piece sees the 384 frames, 3 s, that follow it: before a loud word, a soft one is no noise.
         pieces = [_predict(model, shown[:, a : b + 384])[:, : b - a] for a, b in bounds]
         outputs = np.concatenate(pieces, axis=1)
         size, shown_size = (np.linalg.norm(x, axis=-1, keepdims=True) for x in (outputs, shown))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import urllib.request
 from pathlib import Path
 
@@ -531,26 +532,23 @@ def test_error_that_cannot_be_told_keeps_its_exit_status(tmp_path, monkeypatch):
             full.close()
 
 
-def test_files_of_a_cluster_that_is_lost_are_reported(tmp_path, monkeypatch):
-    class Client:
-        def submit(self, *_, **__):
-            return Future()
+def client_of(future):
+    """A stand-in for a client of a cluster, all of whose futures are of one class."""
+    return types.SimpleNamespace(submit=lambda *_, **__: future())
 
+
+def test_files_of_a_cluster_that_is_lost_are_reported(tmp_path, monkeypatch):
     class Future:
         status = "cancelled"
 
     monkeypatch.setattr(distributed, "as_completed", list)
     write(tmp_path / "calls/a.wav")
-    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", client=Client())
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", client=client_of(Future))
     assert table["status"].to_list() == ["failed"] and "a.wav: the cluster was lost" in table["error"][0]
 
 
 def test_file_whose_result_a_cluster_lost_is_done_again(tmp_path, monkeypatch):
     """As when the worker dies that holds the result."""
-
-    class Client:
-        def submit(self, *_, **__):
-            return Future()
 
     class Future:
         status = "lost"
@@ -565,7 +563,7 @@ def test_file_whose_result_a_cluster_lost_is_done_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(distributed, "as_completed", Completed)
     write(tmp_path / "calls/a.wav")
-    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", client=Client())
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", client=client_of(Future))
     assert table["status"].to_list() == ["done"]
 
 
