@@ -488,14 +488,11 @@ ARCHIVES = [  # address, checksum, and how the name of the folder that the archi
 ]
 
 
-LICENCES = {  # of the data sets that a corpus may hold, by the folder's name, for the card of a model trained on them
+LICENCES = {  # of the public sets that a corpus may hold, by the folder's name, for the card of a model trained on them
     "LibriSpeech": "CC BY 4.0",
     "ESC-50": "CC BY-NC 3.0",
     "ESC-50-master": "CC BY-NC 3.0",
     "UrbanSound8K": "CC BY-NC 3.0",
-    "ambience": "CC0 or CC BY",
-    "everyday": "CC0, CC BY, CC BY-SA, MIT, Apache 2.0; UrbanSound8K CC BY-NC 3.0",
-    "speech": "CC BY 4.0, CC BY-SA, CC0, Apache 2.0, free; RAVDESS CC BY-NC-SA 4.0",
 }
 
 
@@ -1282,8 +1279,11 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
             logs["seconds"] = time.perf_counter() - self.begin
 
     folder = output.with_name(output.stem + "-training")
-    folder.mkdir(parents=True, exist_ok=True)
     log, checkpoint, arguments = folder / "history.csv", folder / "best.keras", folder / "arguments.json"
+    if not arguments.exists() and not all(path.match(PARTS) for path in folder.glob("*")):
+        # It is removed at the end.
+        raise ValueError(f"{folder} holds something else than a training: name another output")
+    folder.mkdir(parents=True, exist_ok=True)
     own = {"corpus": str(corpus.resolve()), "epochs": epochs, "steps_per_epoch": steps_per_epoch}
     own |= {"learning_rate": learning_rate, "start": start and str(start), "seed": seed}
     begun = json.loads(arguments.read_text()) if arguments.exists() else own
@@ -2258,6 +2258,7 @@ def open_audio(path, raw=None, rate=None):
 
 BLOCK = 54  # s that are read, denoised and written at a time
 FADE = 0.016  # s in which one block passes into the next
+RELEASE = 2  # dB/s by which the level of a stream falls when it becomes softer
 CONTEXT = 8  # s on each side of a block that are computed and thrown away: recurrent layers forget slowly
 
 
@@ -2357,18 +2358,20 @@ def with_mirror_image(inputs):
 
 
 def onsets_after_silence(inputs):
-    """The frames of a network's input `(128, frames, 2)`, multiples of 16, from which it is to be predicted anew: 1 s
-    before each sound that follows 3 s of silence, 30 dB below the loud parts.
+    """The frames of a network's input `(128, frames, 2)` from which it is to be predicted anew.
 
-    The recurrent layers learned on 4 s: after long silence they take for noise what begins then. What lies below 94 Hz
-    does not count, as silence in A-law is an offset.
+    They are where a sound begins after 0.25 s, or 1 s before one that follows 3 s, of silence: what lies 50 dB below
+    the loud parts, or 30 dB. The recurrent layers learned on 4 s of sound: after silence they take for noise what
+    begins then, the more so the less of it they hear. What lies below 94 Hz does not count, as silence in A-law is an
+    offset.
     """
     power = np.square(inputs[3:], dtype=np.float64).sum(axis=(0, 2))
     loud = np.average(power, weights=power) if power.any() else 1
-    sounding = np.flatnonzero(power > 1e-3 * loud)
-    second = SAMPLE_RATE // HOP_LENGTH_FFT
-    onsets = sounding[np.diff(sounding, prepend=-1) > 3 * second]
-    return (onsets - second) // FRAME_MULTIPLE * FRAME_MULTIPLE
+    second, starts = SAMPLE_RATE // HOP_LENGTH_FFT, []
+    for floor_db, seconds, lead in ((-50, 0.25, 0), (-30, 3, 1)):
+        sounding = np.flatnonzero(power > 10 ** (floor_db / 10) * loud)
+        starts.append(sounding[np.diff(sounding, prepend=-1) > seconds * second] - lead * second)
+    return np.unique(np.concatenate(starts))
 
 
 def slow_offset(signal, level):
@@ -2384,17 +2387,19 @@ def slow_offset(signal, level):
     return np.clip(20 * signal_level(offset) / level - 1, 0, 1) * offset
 
 
-def _predict(model, inputs):
-    """What a model predicts from an input `(128, frames, 2)` of any number of frames."""
+def _predict(model, inputs, behind):
+    """What a model predicts from an input `(128, frames, 2)` of any length; `behind` is that of `predict_noise`."""
     n = inputs.shape[1]
-    padded = np.pad(inputs, ((0, 0), (0, -n % FRAME_MULTIPLE), (0, 0)))
+    padded = np.pad(inputs, ((0, 0), (0, -n % FRAME_MULTIPLE), (0, 0)), behind)
     return model.predict_on_batch(padded[None])[0, :, :n]
 
 
-def predict_noise(noisy, level, model):
+def predict_noise(noisy, level, model, behind="constant"):
     """Predict the noise in signals at 8 kHz: float32 `(channels, samples)` of level `(channels,)` to the same shape.
 
-    An offset is noise that the network need not hear: strong ones were in no training.
+    An offset is noise that the network need not hear: strong ones were in no training. `behind` is how `numpy.pad` is
+    to fill up 16 frames: "constant" for the silence behind a recording, "symmetric" for a mirror image where one goes
+    on, since a word that silence seems to cut short is taken for noise.
     """
     noise = np.empty_like(noisy)
     for i, channel in enumerate(noisy):  # one by one: many channels take no more memory than one
@@ -2403,7 +2408,7 @@ def predict_noise(noisy, level, model):
         shown = with_mirror_image(inputs)
         bounds = itertools.pairwise([0, *onsets_after_silence(inputs), shown.shape[1]])
         # Each piece sees the 384 frames, 3 s, that follow it: before a loud word, a soft one is no noise.
-        pieces = [_predict(model, shown[:, a : b + 384])[:, : b - a] for a, b in bounds]
+        pieces = [_predict(model, shown[:, a : b + 384], behind)[:, : b - a] for a, b in bounds]
         outputs = np.concatenate(pieces, axis=1)
         size, shown_size = (np.linalg.norm(x, axis=-1, keepdims=True) for x in (outputs, shown))
         share = np.minimum(1, size / np.maximum(shown_size, 1e-9))  # of the image, and so of what is really there
@@ -2422,13 +2427,16 @@ def upper_gain(noisy, noise):
     return np.sqrt(np.divide(np.minimum(after, before), before, out=np.ones_like(before), where=before > 0))
 
 
-def _removed(block, rate, start, level, model):
-    """What has to be subtracted from a block `(channels, samples)`, which begins `start` samples at 8 kHz after 0 s."""
+def _removed(block, rate, start, level, model, behind):
+    """What has to be subtracted from a block `(channels, samples)`, which begins `start` samples at 8 kHz after 0 s.
+
+    `behind` is that of `predict_noise`.
+    """
     narrow = resample(block, rate, SAMPLE_RATE)
     # All blocks must lie on one grid of network steps; what is left out at the beginning is context.
     lead = -start % (FRAME_MULTIPLE * HOP_LENGTH_FFT)
     narrow = narrow[:, lead:]
-    noise = predict_noise(narrow, level, model)
+    noise = predict_noise(narrow, level, model, behind)
 
     def widen(signal):
         signal = resample(np.pad(signal, ((0, 0), (lead, 0))), SAMPLE_RATE, rate)
@@ -2455,7 +2463,7 @@ def _check_rate(rate):
 
 
 class LevelMeter:
-    """The level of all that was heard so far, for each channel, without its offset (DC)."""
+    """The level of all that was heard, for each channel, without its offset (DC)."""
 
     def __init__(self, rate):
         self.rate, self.total, self.power, self.n_samples = rate, 0.0, 0.0, 0
@@ -2496,22 +2504,22 @@ def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
         chunks: float32 arrays `(channels, samples)` of any size.
         step: after how many samples the network is run again.
         context, ahead: how many samples before and behind those that are yielded it sees.
-        level: that of the recording `(channels,)`; by default that of what was heard so far.
+        level: that of the recording `(channels,)`. None is for a stream: the level is that of what the network sees at
+            a time, and falls slowly behind what was louder.
     """
     unit = rate // math.gcd(rate, SAMPLE_RATE)  # so many samples are a whole number at 8 kHz, too
-    meter = LevelMeter(rate)
-    block, start, done, tail = None, 0, 0, None
+    block, start, done, tail, power = None, 0, 0, None, 0.0
     for piece in _in_steps(chunks, step):
         block = piece if block is None else np.concatenate([block, piece], axis=-1)
         end = start + block.shape[-1]
         until = end if piece.shape[-1] < step else end - ahead
-        if piece.size and level is None:
-            meter.hear(piece)
         if until <= done:
             continue
-        removed = np.float32(mix) * _removed(
-            block, rate, start * SAMPLE_RATE // rate, meter.level() if level is None else level, model
-        )
+        if level is None:
+            falling = power * 10 ** (-RELEASE / 10 * piece.shape[-1] / rate)
+            power = np.maximum(falling, np.var(resample(block, rate, SAMPLE_RATE), axis=-1, dtype=np.float64))
+        told = (audible_level(power), model, "symmetric") if level is None else (level, model, "constant")
+        removed = np.float32(mix) * _removed(block, rate, start * SAMPLE_RATE // rate, *told)
         new = slice(done - start, until - start)
         if tail is not None:  # what the block before made of the first samples passes into what this one does
             n = min(tail.shape[-1], until - done)
@@ -3024,11 +3032,12 @@ def denoise_stream(chunks, sample_rate, latency=0.5, model=RUNTIME_MODEL, mix=1.
         sample_rate: their rate in Hz, an integer.
         latency: for how many seconds of what follows it a sample waits at most, at least 0.032, an STFT window; the
             rest of the chunk that brings them comes on top. Nearly half of it is what the network hears of what
-            follows. More of it is better, and takes less work.
+            follows. More of it is better, and less work: 0.5 is 5 times that of `denoise`, 0.1 20 and 0.032 60 times.
         model, mix: those of `denoise`.
 
     Yields: float32 arrays of the same shape, but any size: together as many samples as came in.
-    The level that the network needs is that of what was heard so far. Memory does not grow with the length.
+    The level that the network needs is that of the last second or more, and falls by 2 dB/s behind what was louder.
+    Memory does not grow with the length.
     Raises ValueError as `denoise` does, if a chunk has another shape than those before it, or if none came; what came
     before that chunk is yielded first, also where `chunks` itself raises an error.
     """
@@ -3323,23 +3332,25 @@ def held_out_blends(corpus=None, n=60, snr_db=(-5, 15), seed=0):
         utterance, clip = (table.iloc[rng.integers(len(table))] for table in (speech, noise))
         clean = load_audio(utterance.path, duration=6)
         _, noisy = blend(clean, random_crop(clip.path, len(clean), rng), snr)
-        yield f"{i:03d} {utterance.utterance} {clip.category} {snr:+.0f} dB", clean, noisy
+        names = (name.replace(" ", "_") for name in (utterance.utterance, clip.category))
+        yield " ".join([f"{i:03d}", *names, f"{snr:+.0f} dB"]), clean, noisy
 
 
 def paired_files(clean_folder, noisy_folder):
     """Yield (name, clean, noisy) for each sound file of `noisy_folder` and its namesake in `clean_folder`.
 
     Clean and noisy are float32 `(samples,)` at 8 kHz; hidden files are left out. Raises FileNotFoundError or ValueError
-    if there are no files, one has no namesake, or their lengths differ.
+    if there are no files, one has no namesake, or their lengths differ by more than a sample.
     """
     paths = sorted(filter(is_recording, Path(noisy_folder).glob("[!.]*")))
     if not paths:
         raise FileNotFoundError(_no_sound_files(noisy_folder))
     for path in paths:
         clean, noisy = load_audio(Path(clean_folder) / path.name), load_audio(path)
-        if len(clean) != len(noisy):
+        if abs(len(clean) - len(noisy)) > 1:  # by one they differ where one was resampled by a program that rounds
             raise ValueError(f"{path} has {len(noisy)} samples at 8 kHz, its clean namesake {len(clean)}: align them")
-        yield path.name, clean, noisy
+        n = min(len(clean), len(noisy))
+        yield path.name, clean[:n], noisy[:n]
 
 
 def evaluate(pairs, systems=None):
@@ -3651,6 +3662,8 @@ def _run_evaluate(clean, noisy, csv, model):
         raise ValueError(f"{csv} would be a recording by its name: name a table, such as scores.csv")
     table = evaluate(list(paired_files(clean, noisy)), {"enhanced": functools.partial(denoise, model=model)})
     finite = table.replace([np.inf, -np.inf], np.nan)
+    unknown = finite[list(MEASURES)].isna().groupby(finite["name"]).transform("any")  # of any of the signals
+    finite[list(MEASURES)] = finite[list(MEASURES)].mask(unknown)
     print(finite.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
     scores = finite[list(MEASURES)].dropna(axis=1, how="all")  # PESQ's package may be missing
     names = table["name"][scores.isna().any(axis=1)].unique()

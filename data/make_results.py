@@ -58,7 +58,7 @@ CONDITIONS = {  # what is done to a pair before it is measured: functions of (cl
     "10 dB louder": lambda clean, noisy: (clean, noisy * np.float32(10**0.5)),
     "clean": lambda clean, noisy: (clean, clean),
 }
-LATENCIES = (0.032, 0.1, 0.25, 0.5)  # s
+LATENCIES = (0.1, 0.25, 0.5)  # s
 HEARS = {  # how much of a file a system hears before it begins; all others hear a window, and 20 ms ahead at most
     "U-Net (this project)": "all",
     "U-Net, trained on as little": "all",

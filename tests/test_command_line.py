@@ -317,6 +317,18 @@ def test_main_evaluates_what_is_clean_already(tmp_path, speech, fixed_model, cap
     assert "inf" not in capsys.readouterr().out
 
 
+def test_main_evaluates_all_signals_on_the_same_files(tmp_path, monkeypatch, capsys):
+    table = pd.DataFrame({"name": ["a.wav", "a.wav", "b.wav", "b.wav"], "signal": ["noisy", "enhanced"] * 2})
+    table = table.assign(**{name: [np.inf, 53.0, 5.0, 18.0] for name in helpers.MEASURES})
+    monkeypatch.setattr(helpers, "paired_files", lambda *_: [])
+    monkeypatch.setattr(helpers, "evaluate", lambda *_: table)
+    with pytest.warns(UserWarning, match=r"1 files have measures .*, such as a\.wav"):
+        run_main("evaluate", "--clean", tmp_path, "--noisy", tmp_path, "--csv", tmp_path / "a.csv")
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[-2:]}
+    assert rows == {"noisy": ["5.0"] * len(helpers.MEASURES), "enhanced": ["18.0"] * len(helpers.MEASURES)}
+    assert np.isinf(pd.read_csv(tmp_path / "a.csv")["si_sdr"][0])
+
+
 def test_main_prints_the_mean_of_each_measure(tmp_path, monkeypatch, capsys):
     scores = [dict.fromkeys(helpers.MEASURES, score) for score in (1.0, 4.0, 10.0)]
     monkeypatch.setattr(helpers, "paired_files", lambda *_: [])

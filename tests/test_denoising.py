@@ -168,7 +168,7 @@ def check_blocks(noisy, rate, block, model, monkeypatch, limit_db):
 
 def test_level_is_that_of_the_whole(monkeypatch):
     levels = []
-    monkeypatch.setattr(helpers, "predict_noise", lambda noisy, level, model: levels.append(level[0]) or 0 * noisy)
+    monkeypatch.setattr(helpers, "predict_noise", lambda noisy, level, *_: levels.append(level[0]) or 0 * noisy)
     monkeypatch.setattr(helpers, "BLOCK", 9)
     noisy = noise(240_000)
     noisy[:80_000] *= 0.01

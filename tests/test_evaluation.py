@@ -3,11 +3,13 @@
 import concurrent.futures
 import functools
 import json
+import shutil
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import soxr
 from conftest import SAMPLE, decibel, noise, tone, write
 from hypothesis import given
 from hypothesis import strategies as st
@@ -225,6 +227,14 @@ def test_held_out_blends_of_a_corpus_without_any(corpus):
         next(helpers.held_out_blends(corpus))
 
 
+def test_held_out_blends_have_names_of_five_words(tmp_path):
+    shutil.copytree(SAMPLE, tmp_path / "corpus")
+    for path in list((tmp_path / "corpus").glob("LibriSpeech/*/*/*/*.flac")):
+        path.rename(path.with_name(f"call {path.name}"))
+    names = [name for name, *_ in helpers.held_out_blends(tmp_path / "corpus", n=4)]
+    assert all(len(name.split()) == 5 and name.split()[1].startswith("call_") for name in names)
+
+
 def test_held_out_blends_are_held_out():
     clips = helpers.list_noise(SAMPLE)
     for name, clean, noisy in helpers.held_out_blends(SAMPLE, n=4):
@@ -277,6 +287,15 @@ def test_paired_files(tmp_path):
     write(clean / "a.wav")
     [(name, first, second)] = helpers.paired_files(clean, noisy)
     assert name == "a.wav" and np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("rate", [44100, 48000, 16000])
+def test_paired_files_that_another_program_resampled(tmp_path, rate):
+    for n in range(8000, 8020):
+        write(tmp_path / f"clean/{n}.wav", noise(n), rate)
+        write(tmp_path / f"noisy/{n}.wav", soxr.resample(noise(n), rate, 8000))
+    pairs = list(helpers.paired_files(tmp_path / "clean", tmp_path / "noisy"))
+    assert len(pairs) == 20 and all(clean.shape == noisy.shape for _, clean, noisy in pairs)
 
 
 def test_paired_files_of_any_format_that_can_be_read(tmp_path):

@@ -179,6 +179,7 @@ def waits_for_one_more(chunks, size):
         ("01.2", halved_above(5000), "a tone of 4300 Hz still comes through"),
         ("01.2", halved_above(4800), "a tone of 4300 Hz still comes through"),
         ("01.2", halved_above(2000), "a tone of 3000 Hz should come out"),
+        ("01.2", halved_above(3500), "a tone of 3600 Hz should come out"),
         ("03.2", noise_power_in_the_words, "louder in the pause"),
         ("04.2", stays_where_nothing_is, "give 0"),
         ("06.2", clips_the_mean, "of each piece"),

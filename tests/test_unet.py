@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -447,6 +448,15 @@ def test_train_refuses_a_file_that_it_cannot_write(no_training, tmp_path):
         no_training(tmp_path / "unet.keras", SAMPLE)
 
 
+def test_train_leaves_a_folder_of_others_alone(small_training, tmp_path):
+    corpus = tmp_path / "calls-training"
+    shutil.copytree(SAMPLE, corpus)
+    before = sorted(corpus.rglob("*"))
+    with pytest.raises(ValueError, match="calls-training holds something else than a training: name another output"):
+        small_training(tmp_path / "calls.keras", corpus)
+    assert sorted(corpus.rglob("*")) == before and not (tmp_path / "calls.keras").exists()
+
+
 @pytest.mark.parametrize("rate", [0, -1, np.nan, np.inf])
 def test_train_refuses_a_learning_rate_that_is_none(no_training, tmp_path, rate):
     with pytest.raises(ValueError, match="a learning rate of"):
@@ -553,6 +563,13 @@ def test_export_needs_a_keras_model(tmp_path, fixed_model):
     with pytest.raises(ValueError, match=r"name a \.keras file"):
         helpers.export(fixed_model, tmp_path / "unet.onnx")
     assert visible(tmp_path) == []
+
+
+def test_card_tells_no_licence_of_recordings_of_the_users_own(small_unet, tmp_path):
+    names = ["LibriSpeech", "speech", "ambience", "everyday", "calls"]
+    files = pd.DataFrame({"path": [tmp_path / name / "a.wav" for name in names], "split": "train", "duration": 60.0})
+    card = helpers.describe(small_unet(), tmp_path, files, [("a", noise(8000), noise(8000, seed=1))])
+    assert card["licences"] == dict.fromkeys(names, "not known") | {"LibriSpeech": "CC BY 4.0"}
 
 
 def test_train_adds_up_the_hours(small_training, small_unet, tmp_path):
