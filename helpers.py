@@ -2508,6 +2508,7 @@ def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
             a time, and falls slowly behind what was louder.
     """
     unit = rate // math.gcd(rate, SAMPLE_RATE)  # so many samples are a whole number at 8 kHz, too
+    behind = "symmetric" if level is None else "constant"
     block, start, done, tail, power = None, 0, 0, None, 0.0
     for piece in _in_steps(chunks, step):
         block = piece if block is None else np.concatenate([block, piece], axis=-1)
@@ -2515,11 +2516,12 @@ def _joined_blocks(chunks, rate, model, mix, step, context, ahead, level=None):
         until = end if piece.shape[-1] < step else end - ahead
         if until <= done:
             continue
+        told = level
         if level is None:
             falling = power * 10 ** (-RELEASE / 10 * piece.shape[-1] / rate)
             power = np.maximum(falling, np.var(resample(block, rate, SAMPLE_RATE), axis=-1, dtype=np.float64))
-        told = (audible_level(power), model, "symmetric") if level is None else (level, model, "constant")
-        removed = np.float32(mix) * _removed(block, rate, start * SAMPLE_RATE // rate, *told)
+            told = audible_level(power)
+        removed = np.float32(mix) * _removed(block, rate, start * SAMPLE_RATE // rate, told, model, behind)
         new = slice(done - start, until - start)
         if tail is not None:  # what the block before made of the first samples passes into what this one does
             n = min(tail.shape[-1], until - done)
