@@ -272,18 +272,32 @@ def list_rooms(corpus=None):
     return rooms
 
 
+def _by_number(file, path):
+    """A path that leads to an open file, whatever other users put in the place of its `path`; on Linux alone."""
+    number = Path(f"/proc/self/fd/{file.fileno()}")
+    return number if number.exists() else path
+
+
 @contextlib.contextmanager
-def written_whole(path, source=None):
+def _held(path):
+    """Yield a path that leads to the file that `path` names now."""
+    with open(path, "rb") as file:
+        yield _by_number(file, Path(path))
+
+
+@contextlib.contextmanager
+def written_whole(path, source=None, opened=None):
     """Yield a hidden path beside `path` to write to: it becomes `path` when all is written, and else is removed.
 
     What is made from the file `source` gets its time of change, and can be read by nobody who can't read `source`.
-    Folders that are missing are made, and can be listed by nobody who can't list those of `source`.
+    Folders that are missing are made, and can be listed by nobody who can't list those of `source`. `opened` is a path
+    `_by_number` of `source`.
     """
-    path = Path(path)
+    path, opened = Path(path), opened or source
     part = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")  # two writers must not meet
     # Its time as it is now: what it gains while it is read is not in the result.
-    origin = Path(source).stat() if source and Path(source).exists() else None
-    mode = _mode_of_readers(source, path) if origin else 0o666
+    origin = Path(opened).stat() if source and Path(opened).exists() else None
+    mode = _mode_of_readers(opened, path) if origin else 0o666
     if origin:
         _make_folder(path.parent, _absolute(source).parent)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -291,23 +305,24 @@ def written_whole(path, source=None):
         mode = 0o600  # not for those whom the folder's list names
     try:
         with open(part, "xb", opener=functools.partial(os.open, mode=mode)) as file:
-            if origin and part.stat().st_gid != origin.st_gid and mode & 0o044 != 0o044:
-                part.chmod(0o600)  # not for another group than the source's, nor for the source's if that is shut out
+            written = _by_number(file, part) if origin else part  # Keras wants to see the name's ending
+            if origin and written.stat().st_gid != origin.st_gid and mode & 0o044 != 0o044:
+                written.chmod(0o600)  # not for another group than the source's, nor for the source's if it is shut out
             if fcntl:
                 with contextlib.suppress(OSError):  # not all network drives have locks
                     fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives: see `remove_abandoned`
                     try:
-                        part.write_bytes(b"\0")
-                        os.truncate(part, 0)
+                        written.write_bytes(b"\0")
+                        os.truncate(written, 0)
                     except OSError:  # on SMB a lock shuts out what is opened again, as libraries do
                         fcntl.flock(file, fcntl.LOCK_UN)
-            yield part
-            if origin and fcntl and not (part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno()))):
+            yield written
+            if origin:
+                os.utime(written, ns=(origin.st_mtime_ns, origin.st_mtime_ns))
+                if written.stat().st_mtime_ns < origin.st_mtime_ns:  # FAT keeps every second second
+                    os.utime(written, ns=(origin.st_mtime_ns + 2_000_000_000,) * 2)
+            if origin and fcntl and not (part.exists() and os.path.samestat(part.lstat(), os.fstat(file.fileno()))):
                 raise OSError("what was written was removed by another program")
-        if origin:
-            os.utime(part, ns=(origin.st_mtime_ns, origin.st_mtime_ns))
-            if part.stat().st_mtime_ns < origin.st_mtime_ns:  # FAT keeps every second second
-                os.utime(part, ns=(origin.st_mtime_ns + 2_000_000_000,) * 2)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -340,9 +355,9 @@ def _make_folder(folder, *models):
 
 def _mode_of_readers(source, target):
     """Mode bits with which nobody but its owner can read `target` who can't read `source`."""
-    source, target = Path(source).resolve(), Path(target).parent.resolve() / Path(target).name  # a link is replaced
-    mode = _mode(source) & 0o666
-    group = source.stat().st_gid
+    source = Path(source)
+    mode, group = _mode(source) & 0o666, source.stat().st_gid
+    source, target = source.resolve(), Path(target).parent.resolve() / Path(target).name  # a link is replaced
     for folder in set(source.parents) - set(target.parents):  # who may not pass a folder can't read what is in it
         passes = _mode(folder)
         if folder.stat().st_gid != group:  # to the folder, members of the file's group are any others
@@ -1545,6 +1560,7 @@ CHUNKS = {  # formats made of chunks, by their first bytes: how a chunk begins, 
     b"FORM": (">4sI", 12, b"SSND", 8),
     b"caff": (">4sQ", 8, b"data", 4),
 }
+LONGEST_HEADER = 1 << 24  # bytes before the sound: what is longer would fill the memory, and is of no recorder
 HEADERS = (*CHUNKS, b"riff", b".snd", b"fLaC", b"OggS")  # how files begin that tell what they hold
 
 
@@ -1636,7 +1652,7 @@ def _compared_with_header(path):
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         found = _stated_sound(file, size)
-        if found is None or found[0] >= size:
+        if found is None or found[0] >= min(size, LONGEST_HEADER):
             return None, 0, False, False
         start, stated, patch = found
         unknown, rest = _is_unknown(stated), size - start - stated
@@ -1676,7 +1692,7 @@ def _ogg_pages(path):
     """Yield the pages of an Ogg file (RFC 3533), with zeros for checksum, and b"" for what is none, or damaged."""
     with path.open("rb") as file:
         while header := file.read(27):
-            begin, is_page = file.tell() - len(header), len(header) == 27 and header.startswith(b"OggS")
+            begin, is_page = file.tell() - len(header), len(header) == 27 and header.startswith(b"OggS\0")
             sizes = file.read(header[26]) if is_page else b""
             page = header[:22] + bytes(4) + header[26:] + sizes + file.read(sum(sizes))
             if is_page and _ogg_checksum(page) == header[22:26]:
@@ -1684,9 +1700,9 @@ def _ogg_pages(path):
                 continue
             yield b""
             file.seek(begin + 1)
-            while len(piece := file.read(1 << 16)) > 3:
-                found = piece.find(b"OggS")
-                file.seek((found if found >= 0 else len(piece) - 3) - len(piece), os.SEEK_CUR)
+            while len(piece := file.read(1 << 16)) > 4:
+                found = piece.find(b"OggS\0")  # version 0, the only one
+                file.seek((found if found >= 0 else len(piece) - 4) - len(piece), os.SEEK_CUR)
                 if found >= 0:
                     break
 
@@ -1745,7 +1761,7 @@ def _samples_of_whole_blocks(path, reads_to_end):
         size = os.fstat(file.fileno()).st_size
         start, stated, _ = _stated_sound(file, size)
         file.seek(0)
-        header = file.read(start)
+        header = file.read(min(start, LONGEST_HEADER))
     order = "big" if header.startswith(b"RIFX") else "little"
     fields = re.search(rb"fmt .{16}(..).{4}(..)", header, re.DOTALL).groups()
     n_bytes, n_samples = (int.from_bytes(field, order) for field in fields)  # in a block
@@ -1897,7 +1913,7 @@ class _Sndfile(_Reader):
         if sf._snd.sf_command(self.file._file, GET_BROADCAST_INFO, bext, len(bext)):
             self.bext = bext
         if seconds >= 0.1:
-            self.note = f"{path}: {seconds:.1f} s of sound follow the end that its header states, and are read too"
+            self.note = f"{seconds:.1f} s of sound follow the end that its header states, and are read too"
 
     def _open(self, source, layout=()):
         self.source = source
@@ -1965,13 +1981,15 @@ def _samples(frame):
     return np.stack(planes) if planar else planes[0].reshape(-1, channels).T
 
 
+LONGEST_SILENCE = 8 * 3600  # s, of all pauses of a file: a few bytes can tell of days, which would fill the disk
+
+
 class _Decoded(_Reader):
     """A sound file, read by FFmpeg."""
 
-    def __init__(self, path):
+    def __init__(self, path, ending=""):
         import av  # it loads the libraries of FFmpeg, which few files need
 
-        ending = path.suffix.lower()
         self.error, self.path = av.FFmpegError, path
         self.damaged, self.lost, self.longest, self.rate, self.channels = False, 0, 0, None, None
         self.holed, self.ended = False, True
@@ -2012,9 +2030,9 @@ class _Decoded(_Reader):
             # Of other formats FFmpeg does not ignore the stated end.
             is_read = self.format in ("wav", "au", "nistsphere")
             told = "is read too" if is_read else "is not read: convert it by the program that wrote it"
-            self.note = f"{path}: sound follows the end that its header states, and {told}"
+            self.note = f"sound follows the end that its header states, and {told}"
         if n_tracks > 1:
-            self.note = f"{path} holds {n_tracks} sound tracks: only the first one is read"
+            self.note = f"it holds {n_tracks} sound tracks: only the first one is read"
 
     @property
     def n_samples(self):
@@ -2066,6 +2084,7 @@ class _Decoded(_Reader):
         Browsers leave out pauses; frames that are damaged are left out here.
         """
         first, length = None, 0  # where the first frame begins by its time, and what was yielded, in samples
+        silent = 0  # of that, what is silence made up
         other = 0  # s of another rate, or other channels
         is_exact = self.format.startswith(("flac", "matroska", "mov", "ogg"))  # of others FFmpeg reckons the times
         has_no_pauses = self.holed or self.format == "flac"  # what is missing of a holed Ogg file, or of FLAC, is lost
@@ -2102,7 +2121,10 @@ class _Decoded(_Reader):
                         for silence in self._silence(begin - first, missing):
                             yield silence
                             length += silence.shape[-1]
+                            silent += silence.shape[-1]
                             self.lost += is_lost * silence.shape[-1]
+                        if silent > LONGEST_SILENCE * self.rate:
+                            raise ValueError("its times tell of more than 8 hours of silence: convert it first")
                 length += frame.samples
                 yield _samples(frame)
 
@@ -2182,7 +2204,7 @@ def _reason(error):
     return "its header states a rate that no recording has" if "SF_INFO struct" in text else text
 
 
-def _reader(path):
+def _reader(path, ending):
     """Open a file with a header by libsndfile, or by FFmpeg where libsndfile would not read all of it."""
     reader = reason = None
     try:
@@ -2202,16 +2224,38 @@ def _reader(path):
     if reader:
         reader.close()
     try:
-        return _Decoded(path)
+        return _Decoded(path, ending)
     except ValueError as error:
-        raise ValueError(error if path.suffix.lower() in DECODED else reason or error) from None
+        raise ValueError(error if ending in DECODED else reason or error) from None
+
+
+def _opened(place, path, raw, rate):
+    """A `_Reader` of what lies at `place`, which `path` names; `raw` and `rate` are those of `read_audio`."""
+    with place.open("rb") as file:
+        magic = file.read(4)
+    ending = path.suffix.lower()
+    subtype, usual_rate = HEADERLESS.get(ending, (None, SAMPLE_RATE))
+    subtype = RAW[raw] if raw else subtype
+    if magic in HEADERS or not (subtype or ending in (".raw", ".pcm")):
+        reader = _reader(place, ending)
+        if reader.another or (magic == b"fLaC" and _is_joined(place)):
+            reader.note = "another recording follows the first one in it, and is not read: split the file"
+        reader.note = reader.note and f"{path}: {reader.note}"
+        return reader
+    if not subtype:
+        raise ValueError(f"it has no header: tell its sample format by --raw {'|'.join(RAW)} and its --rate")
+    reader = _Sndfile(place, (subtype, usual_rate if rate is None else int(rate)))
+    if not raw:
+        reader.note = f"files that end in {ending} are read as {subtype} at {reader.rate} Hz, one channel"
+    return reader
 
 
 @contextlib.contextmanager
-def open_audio(path, raw=None, rate=None):
+def open_audio(path, raw=None, rate=None, opened=None):
     """Open a sound file for reading; a ValueError says in one sentence why it can't be read and what to do.
 
-    `raw` and `rate` are those of `read_audio`. Yields a `_Reader`.
+    `raw` and `rate` are those of `read_audio`, `opened` is a path of `_held`, to read what `path` named then. Yields a
+    `_Reader`.
     """
     path = Path(path)
     if not path.exists():
@@ -2224,31 +2268,17 @@ def open_audio(path, raw=None, rate=None):
         raise ValueError(f"{raw} is no sample format of files without a header: choose from {', '.join(RAW)}")
     if rate is not None:
         _check_rate(rate)
-    ending = path.suffix.lower()
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        has_header = magic in HEADERS
-        subtype, usual_rate = HEADERLESS.get(ending, (None, SAMPLE_RATE))
-        subtype = RAW[raw] if raw else subtype
-        if subtype and not has_header:
-            reader = _Sndfile(path, (subtype, usual_rate if rate is None else int(rate)))
-            if not raw:
-                reader.note = f"files that end in {ending} are read as {subtype} at {reader.rate} Hz, one channel"
-        elif ending in (".raw", ".pcm") and not has_header:
-            raise ValueError(f"it has no header: tell its sample format by --raw {'|'.join(RAW)} and its --rate")
-        else:
-            reader = _reader(path)
-            if reader.another or (magic == b"fLaC" and _is_joined(path)):
-                reader.note = f"{path}: another recording follows the first one in it, and is not read: split the file"
-    except (sf.LibsndfileError, ValueError) as error:
-        advice = "check it, or record it again"
-        raise ValueError(f"{path} is not audio that can be read ({_reason(error)}): {advice}") from None
-    except OSError as error:
-        if error.filename is not None:  # it could not be opened
-            raise
-        raise ValueError(f"{path} can't be read ({error.strerror}): check the disk, and try again") from None
-    with contextlib.closing(reader):
+    with contextlib.ExitStack() as stack:
+        try:
+            place = stack.enter_context(_held(opened or path))
+            reader = stack.enter_context(contextlib.closing(_opened(place, path, raw, rate)))
+        except (sf.LibsndfileError, ValueError) as error:
+            advice = "check it, or record it again"
+            raise ValueError(f"{path} is not audio that can be read ({_reason(error)}): {advice}") from None
+        except OSError as error:
+            if error.filename is not None:  # it could not be opened
+                raise
+            raise ValueError(f"{path} can't be read ({error.strerror}): check the disk, and try again") from None
         yield reader
 
 
@@ -2682,9 +2712,9 @@ def _set_tags(file, tags):
         sf._snd.sf_set_string(file._file, sf._str_types[name], text.encode(encoding, "replace"))
 
 
-def _write(path, store, audio, audio_format, subtype, peak):
-    """Write the result of the recording `audio`, with its tags and its mark: the floats in `store`, over `peak`."""
-    tags, mark = {name: audio.tags[name] for name in TAGS if name in audio.tags}, {"software": _mark(audio.path)}
+def _write(path, store, audio, audio_format, subtype, peak, mark):
+    """Write the result of the recording `audio`, with its tags and a mark: the floats in `store`, over `peak`."""
+    tags, mark = {name: audio.tags[name] for name in TAGS if name in audio.tags}, {"software": mark}
     is_late = audio_format in ("WAV", "RF64")  # behind the sound: some exchanges skip the first 44 bytes of any WAV
     if audio_format == "MP3":  # which has no tag for software
         comment = re.sub(f"{MARK}[0-9a-f]{{12}} ?", "", tags.get("comment", ""))
@@ -2731,8 +2761,6 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     those of `read_audio`. Without `overwrite` only what bears the mark of this source is replaced.
     Raises: FileNotFoundError, OSError, or ValueError with one sentence that names the file and the remedy.
     """
-    from tqdm import tqdm
-
     source, named, target = Path(source), Path(target), target_name(target)
     if target.is_dir():
         raise ValueError(f"{target} is a folder: name a file in it")
@@ -2743,69 +2771,92 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     with open_audio(source, raw, rate) as audio:
         audio_format, subtype = _target_format(audio, target)
         _check_layout(audio, target, audio_format, subtype)
-    if target.exists() and _identity(target) == _identity(source):
-        raise ValueError(f"{target} is the recording itself: name another target")
-    if not overwrite:
-        _check_replaceable(source, target)
-    if target != named:
-        warnings.warn(f"{named} can't be written: the result is {target}", stacklevel=2)
-    if audio.note:
-        warnings.warn(audio.note, stacklevel=2)
-    if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
-        warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
+        if target.exists() and _identity(target) == _identity(source):
+            raise ValueError(f"{target} is the recording itself: name another target")
+        if not overwrite:
+            _check_replaceable(source, target)
+        if target != named:
+            warnings.warn(f"{named} can't be written: the result is {target}", stacklevel=2)
+        if audio.note:
+            warnings.warn(audio.note, stacklevel=2)
+        if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
+            warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
 
-    fault, grew = "", False
+        def reopened():
+            return open_audio(source, raw, rate, audio.path)
 
-    def chunks():
-        nonlocal fault
-        with open_audio(source, raw, rate) as file:
-            if (file.rate, file.channels) != (audio.rate, audio.channels):
-                raise ValueError("it was changed while it was read: denoise it again")
-            yield from file.chunks(BLOCK * file.rate)
-            fault = file.fault()
-
-    pieces = _denoise_blocks(chunks, audio.rate, load_model(model), mix)
-    peak, length = 0.0, 0
-    try:
-        # Whether it clips is known at its end, and it is too large for the memory: it waits in a file without a name.
-        with written_whole(target, source) as part, tempfile.TemporaryFile(dir=part.parent) as store:
-            seconds = round((audio.n_samples or 0) / audio.rate)
-            with tqdm(total=seconds, unit="s", leave=False, disable=None) as progress:
-                for noisy, piece in pieces:
-                    piece = piece if subtype in FLOATS else limited(piece, noisy, audio.subtype)
-                    peak, length = max(peak, np.abs(piece).max()), length + piece.shape[-1]
-                    store.write(np.ascontiguousarray(piece.T))
-                    progress.update(round(piece.shape[-1] / audio.rate))
-            now = source.stat() if source.exists() else begun
-            later = now.st_mtime_ns - begun.st_mtime_ns
-            grew = later > 0 and now.st_size > begun.st_size and os.path.samestat(now, begun)
-            if later and not grew:
-                raise ValueError("it was changed while it was read: denoise it again")
-            clips = peak > 1.005 and subtype not in FLOATS  # from 0.05 dB on
-            if audio_format == "WAV" and store.tell() >= WAV_LIMIT and sf.check_format("RF64", subtype):
-                audio_format = "RF64"
-            if audio_format == "AIFF" and length * audio.channels % 2:
-                # libsndfile takes the byte that fills up an odd number of bytes for a sample.
-                subtype = "PCM_16" if subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_S8") else subtype
-            store.seek(0)
-            _write(part, store, audio, audio_format, subtype, peak if clips else 1)
-            _check_written(part, length, audio.rate)
-            if not overwrite:  # it may have come meanwhile
-                _check_replaceable(source, target)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
-    except FileNotFoundError:  # it names what has vanished, the source or the target's folder
-        raise
-    except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all samples were written
-        reason = getattr(error, "strerror", None) or error
-        advice = ADVICE.get(getattr(error, "errno", None), "check the disk and its room, or choose another format")
-        raise OSError(f"{target} could not be written ({reason}): {advice}") from None
+        try:
+            # Whether it clips is known at its end, and it is too large for the memory: it waits in a file without a
+            # name.
+            with (
+                written_whole(target, source, audio.path) as part,
+                tempfile.TemporaryFile(dir=target.parent) as store,
+            ):
+                peak, length, fault = _denoise_into(store, audio, reopened, load_model(model), mix, subtype)
+                now = source.stat() if source.exists() else begun
+                later = now.st_mtime_ns - begun.st_mtime_ns
+                grew = later > 0 and now.st_size > begun.st_size and os.path.samestat(now, begun)
+                if later and not grew:
+                    raise ValueError("it was changed while it was read: denoise it again")
+                clips = peak > 1.005 and subtype not in FLOATS  # from 0.05 dB on
+                if audio_format == "WAV" and store.tell() >= WAV_LIMIT and sf.check_format("RF64", subtype):
+                    audio_format = "RF64"
+                if audio_format == "AIFF" and length * audio.channels % 2:
+                    # libsndfile takes the byte that fills up an odd number of bytes for a sample.
+                    subtype = "PCM_16" if subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_S8") else subtype
+                store.seek(0)
+                _write(part, store, audio, audio_format, subtype, peak if clips else 1, _mark(source))
+                _check_written(part, length, audio.rate)
+                if not overwrite:  # it may have come meanwhile
+                    _check_replaceable(source, target)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+        except FileNotFoundError:  # it names what has vanished, the source or the target's folder
+            raise
+        except (
+            OSError,
+            sf.LibsndfileError,
+            AssertionError,
+        ) as error:  # soundfile asserts that all samples were written
+            reason = getattr(error, "strerror", None) or error
+            advice = ADVICE.get(getattr(error, "errno", None), "check the disk and its room, or choose another format")
+            raise OSError(f"{target} could not be written ({reason}): {advice}") from None
     if fault:
         warnings.warn(f"{source} {fault}", stacklevel=2)
     if grew:
         warnings.warn(f"{source} grew while it was read: denoise it again when it is whole", stacklevel=2)
     if clips:
         warnings.warn(f"{target}: attenuated by {20 * np.log10(peak):.1f} dB, else it would clip", stacklevel=2)
+
+
+def _denoise_into(store, audio, reopened, model, mix, subtype):
+    """Denoise the recording `audio`, which `reopened()` opens again, into a file `store`, as floats.
+
+    Returns: (peak, length, fault): the largest magnitude, the number of samples, and what is wrong with the recording.
+    """
+    from tqdm import tqdm
+
+    peak, length, fault = 0.0, 0, ""
+
+    def chunks():
+        nonlocal fault
+        with reopened() as file:
+            if (file.rate, file.channels) != (audio.rate, audio.channels):
+                raise ValueError("it was changed while it was read: denoise it again")
+            if file.channels * file.rate > 32 * 48_000:  # a block of which takes 7 GB
+                size = f"{file.channels} channels at {file.rate} Hz"
+                raise ValueError(f"{size} are more than fit into memory: split its channels, or resample it first")
+            yield from file.chunks(BLOCK * file.rate)
+            fault = file.fault()
+
+    seconds = round((audio.n_samples or 0) / audio.rate)
+    with tqdm(total=seconds, unit="s", leave=False, disable=None) as progress:
+        for noisy, piece in _denoise_blocks(chunks, audio.rate, model, mix):
+            piece = piece if subtype in FLOATS else limited(piece, noisy, audio.subtype)
+            peak, length = max(peak, np.abs(piece).max()), length + piece.shape[-1]
+            store.write(np.ascontiguousarray(piece.T))
+            progress.update(round(piece.shape[-1] / audio.rate))
+    return peak, length, fault
 
 
 ADVICE = {  # what to do about errors that the system tells
@@ -3088,10 +3139,12 @@ def _checked_chunk(chunk, shape):
 
 def _wav_header(source):
     """Read a WAV stream up to its samples: its header, bytes in a sample of all channels, and bytes of sound."""
-    header, name, length, frame = source.read(12), b"", 0, 0
+    header, name, length, frame = bytearray(source.read(12)), b"", 0, 0
     if header[:4] not in (b"RIFF", b"RF64") or header[8:] != b"WAVE":
         raise ValueError("it is no WAV: send one, or tell the sample format of a stream without a header by --raw")
     while name != b"data":
+        if len(header) + length > LONGEST_HEADER:
+            raise ValueError("its header is longer than that of any recorder: check what sends it")
         content, head = source.read(length + length % 2), source.read(8)
         if name == b"fmt ":
             frame = int.from_bytes(content[12:14], "little")
@@ -3099,7 +3152,7 @@ def _wav_header(source):
             raise ValueError("it ends within its header: check what sends it")
         header += content + head
         name, length = struct.unpack("<4sI", head)
-    return header, frame, math.inf if _is_unknown(length) else length
+    return bytes(header), frame, math.inf if _is_unknown(length) else length
 
 
 # Sample formats that a stream can have, as each sample is coded by itself, and its bytes.
@@ -3674,6 +3727,8 @@ def _run_evaluate(clean, noisy, csv, model):
         warnings.warn(f"{text} leave those out", stacklevel=2)
     if csv:
         with written_whole(csv) as part:
+            # Names tell who called whom: it is not for those who can't list the folders.
+            part.chmod(part.stat().st_mode & _mode_of_readers(clean, csv) & _mode_of_readers(noisy, csv))
             table.to_csv(part, index=False, float_format="%.4f")
 
 

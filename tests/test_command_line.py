@@ -297,10 +297,12 @@ def test_main_evaluates(tmp_path, speech, small_model, capsys):
     write(tmp_path / "clean/a.wav", speech)
     write(tmp_path / "noisy/a.wav", helpers.blend(speech, noise(len(speech)), 5)[1])
     (tmp_path / "noisy/._a.wav").touch()  # as macOS leaves it
+    (tmp_path / "noisy").chmod(0o700)
     arguments = ("evaluate", "--clean", tmp_path / "clean", "--noisy", tmp_path / "noisy", "--csv", tmp_path / "a.csv")
     assert run_main(*arguments, "--model", small_model) == 0
     assert "si_sdr" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "a.csv")["signal"].to_list() == ["noisy", "enhanced"]
+    assert (tmp_path / "a.csv").stat().st_mode & 0o077 == 0  # names are for those who can list both folders
     write(tmp_path / "clean/b.wav", 0 * speech)
     write(tmp_path / "noisy/b.wav", speech)
     with pytest.warns(UserWarning, match=r"1 files have measures that .* can't be told, such as b"):

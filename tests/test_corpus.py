@@ -440,7 +440,7 @@ def test_results_have_no_more_readers_than_their_source(tmp_path, umask, mode, e
     source.chmod(mode)
     with helpers.written_whole(tmp_path / "b.wav", source) as part:
         assert part.stat().st_mode & 0o777 == expected
-        write(part)
+        part.write_bytes(source.read_bytes())
     assert (tmp_path / "b.wav").stat().st_mode & 0o777 == expected
 
 
@@ -522,10 +522,25 @@ def test_results_are_not_for_those_whom_their_folder_adds(tmp_path):
 
 def test_result_that_is_removed_while_it_is_written(tmp_path):
     source = write(tmp_path / "a.wav")
-    with pytest.raises(OSError, match="removed"), helpers.written_whole(tmp_path / "b.wav", source) as part:
+    with pytest.raises(OSError, match="removed"), helpers.written_whole(tmp_path / "b.wav", source):
+        (part,) = tmp_path.glob(helpers.PARTS)
         part.unlink()
         part.touch()  # as a library would make it again, for all to read
     assert visible(tmp_path) == ["a.wav"] == os.listdir(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system has no names for open files")
+def test_what_takes_the_place_of_a_part_gets_nothing_of_it(tmp_path):
+    source, other = write(tmp_path / "a.wav"), tmp_path / "other"
+    source.chmod(0o600)
+    other.write_text("of another user")
+    with pytest.raises(OSError, match="removed"), helpers.written_whole(tmp_path / "b.wav", source) as part:
+        (name,) = tmp_path.glob(helpers.PARTS)
+        name.rename(tmp_path / "taken")
+        name.symlink_to(other)
+        part.write_bytes(source.read_bytes())
+    assert other.read_text() == "of another user"
+    assert (tmp_path / "taken").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])  # a group may be let in, or shut out
@@ -549,7 +564,7 @@ def test_results_bear_the_time_of_their_source_as_it_was_read(tmp_path, monkeypa
         monkeypatch.setattr(os, "utime", lambda path, ns: utime(path, ns=(ns[0] // (2 * 10**9) * 2 * 10**9,) * 2))
     with helpers.written_whole(target, source) as part:
         write(source)  # it goes on
-        write(part)
+        part.write_bytes(source.read_bytes())
     age = target.stat().st_mtime_ns - time
     assert age == 0 if keeps_fractions else 0 < age <= 2 * 10**9
 

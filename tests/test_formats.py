@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import Fixed
+from conftest import Fixed, visible, write_format
 
 import helpers
 
@@ -395,6 +395,24 @@ def test_recording_that_another_one_took_the_place_of_is_not_denoised(tmp_path, 
     assert not (tmp_path / "b.wav").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system has no names for open files")
+def test_what_takes_the_name_of_a_recording_is_not_read(tmp_path, monkeypatch):
+    """It may be a link to what its owner may not read, whose sound would get the rights of the first one."""
+    source, secret = write(tmp_path / "a.wav"), write(tmp_path / "secret.wav", speech_like(9))
+    for path in (source, secret):
+        os.utime(path, (10**9, 10**9))
+    check_layout = helpers._check_layout
+
+    def replacing(*arguments):
+        source.unlink()
+        source.symlink_to(secret)
+        return check_layout(*arguments)
+
+    monkeypatch.setattr(helpers, "_check_layout", replacing)
+    helpers.denoise_file(source, tmp_path / "b.wav", MODEL)
+    assert np.array_equal(helpers.read_audio(tmp_path / "b.wav")[0][0], speech_like())
+
+
 def test_recording_that_grows_is_denoised_as_far_as_it_was(tmp_path, monkeypatch):
     (tmp_path / "a.wav").write_bytes(wav(0, speech_like(20)))
     monkeypatch.setattr(helpers, "BLOCK", 7)
@@ -485,6 +503,40 @@ def test_times_that_are_only_inexact_leave_no_gap(tmp_path, starts):
 def test_nobody_is_silent_for_a_day(tmp_path):
     signal, _ = denoised(with_times(tmp_path / "a.mka", (0, 0.5, 90_000, 90_000.5)), tmp_path / "b.wav")
     assert np.array_equal(signal, speech_like())
+
+
+def test_pauses_do_not_fill_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers, "LONGEST_SILENCE", 60)
+    path = with_times(tmp_path / "a.mka", (0, 50, 100))  # each of them could be true
+    with pytest.raises(ValueError, match=r"a\.mka: its times tell of more than 8 hours of silence"):
+        helpers.denoise_file(path, tmp_path / "b.wav", MODEL)
+    assert visible(tmp_path) == ["a.mka"]
+
+
+def test_many_channels_of_a_high_rate_do_not_fill_the_memory(tmp_path):
+    sf.write(tmp_path / "a.wav", np.zeros((100, 64), np.int16), 48_000)
+    with pytest.raises(ValueError, match=r"a\.wav: 64 channels at 48000 Hz are more than fit into memory"):
+        helpers.denoise_file(tmp_path / "a.wav", tmp_path / "b.wav", MODEL)
+
+
+def test_header_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers, "LONGEST_HEADER", 1000)
+    junk = b"JUNK" + struct.pack("<I", 2000) + bytes(2000)
+    read = []
+    monkeypatch.setattr(helpers, "_mended_header", lambda file, size, start, patch: read.append(start))
+    (tmp_path / "a.wav").write_bytes(wav(9, speech_like(), extra=junk))  # which states too little
+    helpers.read_audio(tmp_path / "a.wav")
+    assert read == []
+
+
+def test_junk_that_looks_like_ogg_is_passed_quickly(tmp_path, monkeypatch):
+    checked, checksum = [], helpers._ogg_checksum
+    monkeypatch.setattr(helpers, "_ogg_checksum", lambda page: checked.append(page) or checksum(page))
+    path = write_format(tmp_path / "a.ogg", "VORBIS", RATE, 1)
+    n_pages = sum(map(bool, helpers._ogg_pages(path)))
+    path.write_bytes(path.read_bytes() + 10_000 * b"OggS")
+    checked.clear()
+    assert sum(map(bool, helpers._ogg_pages(path))) == n_pages == len(checked)
 
 
 def with_hole(path, seconds, start, size):
@@ -1209,7 +1261,7 @@ def test_messages_of_two_files_are_never_merged(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.mp3", b"<html>" * 100, "it holds no MP3"),
+        ("a.mp3", b"<html>" * 100, "it holds no MP3|Format not recognised"),
         ("a.wav", wav(2000, speech_like(1)).replace(struct.pack("<I", RATE), bytes(4)), "a rate that no recording has"),
     ],
 )

@@ -327,6 +327,7 @@ def test_stream_with_something_before_its_format(name, content):
         (b"", {}, "it is no WAV.*--raw"),
         (b"This is no audio.\n" * 10, {}, "it is no WAV.*--raw"),
         (wav(noise(100))[:30], {}, "ends within its header"),
+        (wav(noise(100))[:12] + b"JUNK\xff\xff\xff\x7f", {}, "longer than that of any recorder"),
         (wav(noise(100))[:44], {}, "there is no audio"),
         (PADDED, {}, "its samples are padded from 3 to 4 bytes: send PCM_24"),
         (wav(noise(100)).replace(b"fmt ", b"none"), {}, "its sample format can't be read"),
