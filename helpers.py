@@ -1246,8 +1246,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         if min(map(len, part)) == 0:
             raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
         sources[split] = BlendedSpeech(*part, rooms, seed=seed)
-    with warnings.catch_warnings():  # what is left out was told already
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # what is left out was told already
         pairs = list(held_out_blends(corpus))  # now: what can't be read would else end it behind its last epoch
     keras = _keras()
     keras.utils.set_random_seed(seed)
@@ -1427,8 +1426,7 @@ def _write_onnx(model, target):
     twin.set_weights(model.get_weights())
     twin(twin.input)  # Keras wants it called before
     logging.getLogger("tf2onnx.shape_inference").setLevel(logging.ERROR)  # it warns of an output that nobody uses
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # tf2onnx's own affair
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # tf2onnx's own affair
         twin.export(target, format="onnx", verbose=False)
     written = onnx.load(target)
     for node in written.graph.node:
@@ -2900,8 +2898,8 @@ def _try_denoise(model, source, target, mix, overwrite, raw=None, rate=None):
     from tqdm import tqdm
 
     tqdm.set_lock(threading.RLock())  # by default a semaphore, which would outlive a worker that is killed
-    with _WARNINGS, warnings.catch_warnings(record=True) as told:  # a worker's would end in its own log
-        warnings.simplefilter("always", UserWarning)
+    # They are recorded, since a worker's would end in its own log.
+    with _WARNINGS, warnings.catch_warnings(record=True, action="always", category=UserWarning) as told:
         try:
             denoise_file(source, target, model, mix, raw, rate, overwrite)
         except (OSError, ValueError) as error:
@@ -3284,11 +3282,11 @@ def measure(clean, estimate):
         raise ValueError(f"expected two arrays (samples,) of one length, got {shapes}")
 
     def intelligibility(extended):
-        with _WARNINGS, warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)  # pystoi warns and returns 1e-5 where it has too few frames
+        if not np.any(clean):
+            return np.nan
+        # pystoi warns and returns 1e-5 where it has too few frames.
+        with _WARNINGS, warnings.catch_warnings(action="error", category=RuntimeWarning):
             try:
-                if not np.any(clean):
-                    return np.nan
                 return float(pystoi.stoi(clean, estimate, SAMPLE_RATE, extended=extended))
             except (RuntimeWarning, ValueError):
                 return np.nan

@@ -181,8 +181,7 @@ def main():
         )
         for split in ("train", "validation")
     }
-    with warnings.catch_warnings():  # what is left out was told already
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # what is left out was told already
         pairs = list(helpers.held_out_blends(corpus))
     queues, begin = start_processes(sources["train"]), time.perf_counter()
     model, history = train(queues, options.start, options.epochs, options.batch_size, options.learning_rate)

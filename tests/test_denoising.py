@@ -429,8 +429,7 @@ def test_denoise_file_that_is_read_in_small_pieces(tmp_path, monkeypatch):
     signal = noise(20 * 8000)
     source = write(tmp_path / "a.wav", signal, subtype="FLOAT")
     read = helpers.sf.SoundFile.read
-    with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with monkeypatch.context() as patch, warnings.catch_warnings(record=True, action="always") as caught:
         patch.setattr(helpers.sf.SoundFile, "read", lambda file, n, **options: read(file, min(n, 40000), **options))
         helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
     enhanced = sf.read(tmp_path / "b.wav", dtype="float32")[0]
@@ -508,8 +507,7 @@ def test_denoise_file_attenuates_and_never_clips(tmp_path, level, by):
     with pytest.warns(UserWarning, match=rf"b\.flac: attenuated by {by}"):
         helpers.denoise_file(source, tmp_path / "b.flac", HEARS_NO_NOISE)
     assert helpers.si_sdr(signal, helpers.load_audio(tmp_path / "b.flac")) > 60
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)  # floats hold it
     assert np.array_equal(helpers.load_audio(tmp_path / "b.wav"), signal)
 
@@ -526,8 +524,7 @@ def test_denoise_file_is_attenuated_as_a_whole(tmp_path, monkeypatch):
 def test_denoise_file_tells_what_happens_above_4_khz(tmp_path):
     with pytest.warns(UserWarning, match="above 4 kHz"):
         helpers.denoise_file(write(tmp_path / "a.wav", rate=16000), tmp_path / "b.wav", HEARS_NO_NOISE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         helpers.denoise_file(write(tmp_path / "a.wav"), tmp_path / "b.wav", HEARS_NO_NOISE)
 
 

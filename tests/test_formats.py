@@ -62,8 +62,7 @@ def encode(path, codec, signal=None, rate=RATE, tags=(), options=None):
 
 def denoised(source, target, **options):
     """Denoise by a model that changes nothing: (samples, texts of the warnings)."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as told:
         helpers.denoise_file(source, target, MODEL, **options)
     signal, rate = helpers.read_audio(helpers.target_name(target))
     with helpers.open_audio(source, **options) as audio:
@@ -1303,8 +1302,7 @@ def test_damaged_wav_gets_no_advice_that_cannot_help(tmp_path):
 def test_call_that_is_clipped_keeps_its_level(tmp_path, name, subtype):
     clipped = np.clip(4 * speech_like(), -1, 1)
     source = write(tmp_path / name, clipped, subtype=subtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         helpers.denoise_file(source, tmp_path / "b.wav", Fixed(-0.06))
     expected, result = (sf.read(path)[0] for path in (source, tmp_path / "b.wav"))
     soft = np.abs(expected) < 0.8

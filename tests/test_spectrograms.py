@@ -30,8 +30,7 @@ def test_istft_inverts_stft(n_samples, stack, level):
 @example(254, ())
 def test_stft_is_that_of_librosa(n_samples, stack):
     signal = noise(*stack, n_samples)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of signals that are shorter than a window
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of signals shorter than a window
         expected = librosa.stft(signal, n_fft=helpers.N_FFT, hop_length=helpers.HOP_LENGTH_FFT)
     spectrogram = helpers.stft(signal)
     assert spectrogram.shape == expected.shape
