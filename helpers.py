@@ -2616,17 +2616,16 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
     noisy = to_float(noisy)
     if noisy.ndim not in (1, 2) or noisy.size == 0:
         raise ValueError(f"expected an array (samples,) or (channels, samples) that is not empty, got {noisy.shape}")
-    if noisy.ndim == 2 and 64 < len(noisy) <= noisy.shape[1]:
-        raise ValueError(f"{len(noisy)} channels are more than 64: denoise some of them at a time")
-    if noisy.ndim == 2 and len(noisy) > noisy.shape[1]:
+    channels = np.atleast_2d(noisy)
+    n_channels, n_samples = channels.shape
+    if n_channels > n_samples:
         raise ValueError(f"an array {noisy.shape} is not (channels, samples), but (samples, channels): transpose it")
+    if n_channels > 64:
+        raise ValueError(f"{n_channels} channels are more than 64: denoise some of them at a time")
     _check_rate(sample_rate)
-    channels, size = np.atleast_2d(noisy), BLOCK * int(sample_rate)
-
-    def chunks():
-        return (channels[:, i : i + size] for i in range(0, channels.shape[-1], size))
-
-    pieces = _denoise_blocks(chunks, int(sample_rate), load_model(model), mix)
+    size = BLOCK * int(sample_rate)
+    chunks = [channels[:, i : i + size] for i in range(0, n_samples, size)]
+    pieces = _denoise_blocks(lambda: chunks, int(sample_rate), load_model(model), mix)
     return np.concatenate([enhanced for _, enhanced in pieces], axis=-1).reshape(noisy.shape)
 
 
