@@ -3007,9 +3007,11 @@ def _targets(source, target, raw):
             raise ValueError(f"one of {path} and {target} lies in the other: name a target folder elsewhere")
         files, unread = _files_below(path, target)
         told |= {Path(error.filename): ("failed", _sentence(error), "") for error in unread}
-        told |= {file: ("left out", "", "") for file in files if not _is_source(file, raw)}
-        sounds = (file for file in files if _is_source(file, raw))
-        targets |= {file: target_name(place / file.relative_to(path)) for file in sounds}
+        for file in files:
+            if is_recording(file, raw) and not file.name.startswith("."):
+                targets[file] = target_name(place / file.relative_to(path))
+            else:
+                told[file] = ("left out", "", "")
     return targets, told
 
 
@@ -3026,10 +3028,6 @@ def _identity(path):
         status = path.stat()
         # Some drives on Windows, such as those of cloud services, have no numbers.
         return (status.st_dev, status.st_ino) if status.st_ino else os.path.normcase(path.resolve())
-
-
-def _is_source(path, raw):
-    return is_recording(path, raw) and not path.name.startswith(".")
 
 
 def _is_done(source, target):
