@@ -137,11 +137,6 @@ def find_corpus(corpus=None):
     return downloaded if (downloaded / "LibriSpeech").is_dir() else ROOT / "data" / "sample"
 
 
-def _split(number):
-    """The split of a speaker, by the last digit of the number: 0 tests, 1 validates, the rest train."""
-    return {0: "test", 1: "validation"}.get(number % 10, "train")
-
-
 def _files_below(root, excluded=None):
     """The files below a folder, with what is hidden, and the errors (OSError) of folders that can't be read.
 
@@ -211,7 +206,8 @@ def list_speech(corpus=None):
         if not (speaker.isdecimal() and chapter.isdecimal()):
             advice = f"put other voices into {corpus / 'speech'}"
             raise ValueError(f"{path}: speakers and chapters are numbers there; {advice}")
-        rows.append((path, subset, int(speaker), int(chapter), path.stem, _split(int(speaker))))
+        split = {0: "test", 1: "validation"}.get(int(speaker) % 10, "train")
+        rows.append((path, subset, int(speaker), int(chapter), path.stem, split))
     for path in _sounds(corpus / "speech"):
         subset, speaker = (*path.relative_to(corpus / "speech").parts[:-1], "", "")[:2]
         rows.append((path, subset, f"{subset}/{speaker}", 0, path.stem, "train"))
