@@ -973,13 +973,10 @@ def spectral_loss(y_true, y_pred):
     return sum(LOSS_WEIGHTS[name] * term for name, term in loss_terms(y_true, y_pred).items())
 
 
-N_BARK = 42  # bands that P.862 divides the narrow band into
-
-
 def bark_bands():
     """Weights `(128, 42)` that average the power of STFT bins in bands that are equally wide on the Bark scale."""
     bark = 6 * np.arcsinh(librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT) / 600)  # Wang (1992)
-    centres = np.linspace(1, 15, N_BARK)  # 100 Hz to 3.6 kHz, what a telephone lets pass
+    centres = np.linspace(1, 15, 42)  # as many as in P.862, from 100 Hz to 3.6 kHz, what a telephone lets pass
     weights = np.maximum(0, 1 - 3 * np.abs(bark[:, None] - centres))
     return weights / weights.sum(axis=0)
 
