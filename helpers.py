@@ -1885,7 +1885,7 @@ class _Sndfile(_Reader):
             self.close()
             self._open(_encoded(path))
         self.rate, self.channels, self.subtype = self.file.samplerate, self.file.channels, self.file.subtype
-        self.n_samples, self.tags = self.file.frames, {}
+        self.n_samples = self.file.frames
         if self.file.format in ("WAV", "WAVEX", "RF64") and self.subtype in ("GSM610", "IMA_ADPCM", "MS_ADPCM"):
             self.n_samples = min(self.n_samples, _samples_of_whole_blocks(path, mended is not None))
         elif raw and self.subtype == "GSM610":  # frames of 33 bytes, 20 ms each
@@ -1896,10 +1896,8 @@ class _Sndfile(_Reader):
             n_samples = _samples_before_zeros(path, *blocks.get(self.subtype, (self.channels, 1)))
             if self.n_samples - n_samples > self.rate / 2:
                 self.n_samples, self.cut = n_samples, True
-        for name, number in sf._str_types.items():
-            text = sf._snd.sf_get_string(self.file._file, number)
-            if text:
-                self.tags[name] = _text(sf._ffi.string(text))
+        texts = {name: sf._snd.sf_get_string(self.file._file, number) for name, number in sf._str_types.items()}
+        self.tags = {name: _text(sf._ffi.string(text)) for name, text in texts.items() if text}
         bext = sf._ffi.new("char[]", 1 << 14)  # with a coding history of up to 15 kB
         if sf._snd.sf_command(self.file._file, GET_BROADCAST_INFO, bext, len(bext)):
             self.bext = bext
