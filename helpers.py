@@ -252,6 +252,14 @@ def list_noise(corpus=None):
     return _with_durations(pd.DataFrame(rows, columns=["path", "category", "fold", "split"]))
 
 
+def of_split(split, corpus, speech, noise):
+    """The tables of speech and noise of a corpus, cut down to one split; raise ValueError if one of them lacks it."""
+    parts = [table[table["split"] == split] for table in (speech, noise)]
+    if min(map(len, parts)) == 0:
+        raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
+    return parts
+
+
 def list_rooms(corpus=None):
     """List the room impulse responses of a corpus, the sound files below its folder `rir`; an empty list if none.
 
@@ -1233,12 +1241,8 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
             raise ValueError(f"{path} is a folder: name another output")
     corpus = find_corpus(corpus)
     speech, noise, rooms = list_speech(corpus), list_noise(corpus), list_rooms(corpus)
-    sources = {}
-    for split in ("train", "validation"):
-        part = speech[speech["split"] == split], noise[noise["split"] == split]
-        if min(map(len, part)) == 0:
-            raise ValueError(f"{corpus} has no speech or no noise for {split}: see the splits in data/README.md")
-        sources[split] = BlendedSpeech(*part, rooms, seed=seed)
+    parts = {split: of_split(split, corpus, speech, noise) for split in ("train", "validation")}
+    sources = {split: BlendedSpeech(*part, rooms, seed=seed) for split, part in parts.items()}
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # what is left out was told already
         pairs = list(held_out_blends(corpus))  # now: what can't be read would else end it behind its last epoch
     keras = _keras()
@@ -3364,13 +3368,10 @@ def held_out_blends(corpus=None, n=60, snr_db=(-5, 15), seed=0):
     Raises ValueError if the corpus has no speech or no noise for testing, and as `list_speech` and `list_noise` do.
     """
     corpus = find_corpus(corpus)
-    speech, noise = list_speech(corpus), list_noise(corpus)
-    speech, noise = speech[speech["split"] == "test"], noise[noise["split"] == "test"]
-    if min(len(speech), len(noise)) == 0:
-        raise ValueError(f"{corpus} has no speech or no noise for test: see the splits in data/README.md")
+    tables = of_split("test", corpus, list_speech(corpus), list_noise(corpus))
     rng = np.random.default_rng(seed)
     for i, snr in enumerate(np.linspace(*snr_db, n).round()):
-        utterance, clip = (table.iloc[rng.integers(len(table))] for table in (speech, noise))
+        utterance, clip = (table.iloc[rng.integers(len(table))] for table in tables)
         clean = load_audio(utterance.path, duration=6)
         _, noisy = blend(clean, random_crop(clip.path, len(clean), rng), snr)
         names = (name.replace(" ", "_") for name in (utterance.utterance, clip.category))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import SAMPLE_RATE, BlendedSpeech, find_corpus, istft, list_noise, list_speech, stft
+from helpers import SAMPLE_RATE, BlendedSpeech, find_corpus, istft, list_noise, list_speech, of_split, stft
 
 WINDOW = 128  # frames that the network sees at a time, 1 s
 STEPS_PER_EPOCH = 200  # batches, as in `train`
@@ -94,8 +94,7 @@ def main():
         parser.error(f"{options.output} can't be written: end its name in .keras")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     corpus = find_corpus()
-    parts = (table[table["split"] == "train"] for table in (list_speech(corpus), list_noise(corpus)))
-    source = BlendedSpeech(*parts)
+    source = BlendedSpeech(*of_split("train", corpus, list_speech(corpus), list_noise(corpus)))
 
     class Batches(keras.utils.PyDataset):
         epoch = 0

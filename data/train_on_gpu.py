@@ -175,12 +175,8 @@ def main():
         parser.error(f"{options.epochs} epochs are no training: take at least 1")
     corpus = helpers.find_corpus()
     speech, noise, rooms = helpers.list_speech(corpus), helpers.list_noise(corpus), helpers.list_rooms(corpus)
-    sources = {
-        split: helpers.BlendedSpeech(
-            speech[speech["split"] == split], noise[noise["split"] == split], rooms, BLENDS, seed=options.seed
-        )
-        for split in ("train", "validation")
-    }
+    parts = {split: helpers.of_split(split, corpus, speech, noise) for split in ("train", "validation")}
+    sources = {name: helpers.BlendedSpeech(*part, rooms, BLENDS, seed=options.seed) for name, part in parts.items()}
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # what is left out was told already
         pairs = list(helpers.held_out_blends(corpus))
     queues, begin = start_processes(sources["train"]), time.perf_counter()

@@ -243,9 +243,8 @@ def test_spectral_loss_of_digital_silence_has_finite_gradients():
 
 
 def sources(**options):
-    speech, other = helpers.list_speech(SAMPLE), helpers.list_noise(SAMPLE)
-    options = {"batch_size": 3, "n_frames": 32} | options
-    return helpers.BlendedSpeech(speech[speech["split"] == "train"], other[other["split"] == "train"], **options)
+    parts = helpers.of_split("train", SAMPLE, helpers.list_speech(SAMPLE), helpers.list_noise(SAMPLE))
+    return helpers.BlendedSpeech(*parts, **{"batch_size": 3, "n_frames": 32} | options)
 
 
 def test_blended_speech():
