@@ -2485,23 +2485,23 @@ def _check_rate(rate):
         raise ValueError(f"a sample rate of {rate} Hz is none that recordings have: repair its header, or resample it")
 
 
-class LevelMeter:
-    """The level of all that was heard, for each channel, without its offset (DC)."""
+def _level_and_length(chunks, rate):
+    """The level of a recording without its offset (DC), float32 `(channels,)`, and its number of samples.
 
-    def __init__(self, rate):
-        self.rate, self.total, self.power, self.n_samples = rate, 0.0, 0.0, 0
-
-    def level(self):
-        """As `signal_level`, float32 `(channels,)`."""
-        mean = self.total / self.n_samples
-        return audible_level(np.maximum(0, self.power / self.n_samples - mean**2))
-
-    def hear(self, chunk):
-        """Take in what follows, float32 `(channels, samples)`."""
-        narrow = resample(chunk, self.rate, SAMPLE_RATE)
-        self.total = self.total + np.sum(narrow, axis=-1, dtype=np.float64)
-        self.power = self.power + np.sum(np.square(narrow, dtype=np.float64), axis=-1)
-        self.n_samples += narrow.shape[-1]
+    `chunks` are float32 `(channels, samples)`. Raises ValueError if it is empty, or if samples are NaN or infinite.
+    """
+    total, power, n_narrow, length = 0.0, 0.0, 0, 0
+    for chunk in chunks:
+        narrow = resample(chunk, rate, SAMPLE_RATE)
+        total += np.sum(narrow, axis=-1, dtype=np.float64)
+        power += np.sum(np.square(narrow, dtype=np.float64), axis=-1)
+        n_narrow += narrow.shape[-1]
+        length += chunk.shape[-1]
+    if length == 0:
+        raise ValueError("there is no audio in it: check that the recording is not empty")
+    if not np.isfinite(power).all():
+        raise ValueError("samples are NaN or infinite: repair the recording first")
+    return audible_level(np.maximum(0, power / n_narrow - (total / n_narrow) ** 2)), length
 
 
 def _in_steps(chunks, step):
@@ -2568,14 +2568,7 @@ def _denoise_blocks(chunks, rate, model, mix):
     """
     _check_mix(mix)
     _check_rate(rate)
-    meter, length = LevelMeter(rate), 0
-    for chunk in chunks():
-        meter.hear(chunk)
-        length += chunk.shape[-1]
-    if length == 0:
-        raise ValueError("there is no audio in it: check that the recording is not empty")
-    if not np.isfinite(meter.power).all():
-        raise ValueError("samples are NaN or infinite: repair the recording first")
+    level, length = _level_and_length(chunks(), rate)
 
     def measured():
         left = length
@@ -2587,7 +2580,7 @@ def _denoise_blocks(chunks, rate, model, mix):
         raise ValueError("it became shorter while it was read: denoise it again")
 
     context = CONTEXT * rate
-    yield from _joined_blocks(measured(), rate, model, mix, BLOCK * rate, context, context, meter.level())
+    yield from _joined_blocks(measured(), rate, model, mix, BLOCK * rate, context, context, level)
 
 
 def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):

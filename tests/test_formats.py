@@ -344,16 +344,15 @@ def test_aiff_of_an_odd_number_of_bytes_keeps_its_number_of_samples(tmp_path, su
 def test_recording_that_changes_while_it_is_read_stops_no_other(tmp_path, monkeypatch, second, message):
     for name in "ab":
         write(tmp_path / f"calls/{name}.wav")
-    hear, heard = helpers.LevelMeter.hear, []
+    hear, heard = helpers._level_and_length, []
 
-    def hear_then_change(meter, chunk):
-        hear(meter, chunk)
-        if not heard:
-            signal, rate = second()
-            write(tmp_path / "calls/a.wav", signal, rate)
-        heard.append(chunk)
+    def hear_then_change(chunks, rate):
+        heard.append(hear(chunks, rate))
+        if len(heard) == 1:
+            write(tmp_path / "calls/a.wav", *second())
+        return heard[-1]
 
-    monkeypatch.setattr(helpers.LevelMeter, "hear", hear_then_change)
+    monkeypatch.setattr(helpers, "_level_and_length", hear_then_change)
     table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", MODEL)
     assert table["status"].to_list() == ["failed", "done"]
     assert f"a.wav: it {message}" in table["error"][0]
