@@ -37,6 +37,19 @@ def clean_state(monkeypatch):
     plt.close("all")
 
 
+@pytest.fixture
+def locked(monkeypatch):
+    """No folder that is named "locked" can be listed, not even by root."""
+    scandir = os.scandir
+
+    def refused(folder):
+        if os.path.basename(folder) == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+
+
 SAMPLE = helpers.ROOT / "data" / "sample"
 LENGTHS = st.integers(1, 20000)
 
@@ -58,6 +71,15 @@ def write(path, signal=None, rate=8000, **options):
     """Write `(samples,)` or `(channels, samples)`, by default 2 s of noise, and make the folders above."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sf.write(path, (noise(2 * rate) if signal is None else signal).T, rate, **options)
+    return path
+
+
+def piped(path, signal, **options):
+    """Write a FLAC file whose header does not state its number of samples, as what comes through a pipe."""
+    content = bytearray(write(path, signal, **options).read_bytes())
+    content[21] &= 0xF0  # the number has 36 bits
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
     return path
 
 

@@ -12,12 +12,11 @@ import sys
 import tarfile
 import threading
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import FORMATS, SAMPLE, contents, decibel, noise, run_python, tone, visible, write, write_format
+from conftest import FORMATS, SAMPLE, contents, decibel, noise, piped, run_python, tone, visible, write, write_format
 
 import helpers
 
@@ -123,10 +122,7 @@ def test_what_has_to_be_converted_first_is_told(corpus):
 
 
 def test_file_that_states_no_length_is_left_out(corpus):
-    content = bytearray(write(corpus / "fan/piped.flac", noise(16000)).read_bytes())
-    content[21] &= 0xF0  # the number of samples has 36 bits
-    content[22:26] = bytes(4)
-    (corpus / "fan/piped.flac").write_bytes(content)
+    piped(corpus / "fan/piped.flac", noise(16000))
     with pytest.warns(UserWarning, match=r"piped\.flac: it states no length: convert it"):
         assert "piped.flac" not in {path.name for path in helpers.list_noise(corpus)["path"]}
 
@@ -161,16 +157,8 @@ def test_sounds_behind_links_are_found(corpus, tmp_path):
         assert "city" in set(helpers.list_noise(corpus)["category"])
 
 
-def test_folders_of_sounds_that_cannot_be_read_are_told(corpus, monkeypatch):
+def test_folders_of_sounds_that_cannot_be_read_are_told(corpus, locked):
     (corpus / "fan/locked").mkdir()
-    scandir = os.scandir
-
-    def refused(folder):
-        if Path(folder).name == "locked":
-            raise PermissionError(13, "Permission denied", str(folder))
-        return scandir(folder)
-
-    monkeypatch.setattr(os, "scandir", refused)
     with pytest.warns(UserWarning, match="locked: Permission denied"):
         helpers.list_noise(corpus)
 

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -679,17 +678,10 @@ def test_denoise_folder_follows_links_to_folders_once(tmp_path):
     assert visible(target) == ["deep/old.wav", "out/deep/b.wav", "real/a.wav"]
 
 
-def test_denoise_folder_names_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
-    source, scandir = tmp_path / "calls", os.scandir
+def test_denoise_folder_names_a_folder_that_may_not_be_read(tmp_path, locked):
+    source = tmp_path / "calls"
     for name in ("a.wav", "locked/b.wav"):
         write(source / name)
-
-    def forbid(path):
-        if Path(path).name == "locked":
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", forbid)
     table = helpers.denoise_folder(source, tmp_path / "out", HEARS_NO_NOISE)
     assert status_by_name(table) == {"a.wav": "done", "locked": "failed"}
     assert table["error"][1].startswith(f"{source / 'locked'}: Permission denied: get access")

@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import Fixed, visible, write_format
+from conftest import Fixed, piped, visible, write_format
 
 import helpers
 
@@ -234,16 +234,8 @@ def test_aiff_of_unknown_length(tmp_path, size):
     assert np.array_equal(signal, speech_like()) and told == []
 
 
-def flac_of_unknown_length(path):
-    content = bytearray(write(path, speech_like(20)).read_bytes())
-    content[21] &= 0xF0  # the number of samples has 36 bits
-    content[22:26] = bytes(4)
-    path.write_bytes(content)
-    return path
-
-
 def test_flac_of_unknown_length(tmp_path):
-    signal, told = denoised(flac_of_unknown_length(tmp_path / "a.flac"), tmp_path / "b.flac")
+    signal, told = denoised(piped(tmp_path / "a.flac", speech_like(20)), tmp_path / "b.flac")
     assert np.array_equal(signal, speech_like(20)) and told == []
     whole, (part, _) = helpers.read_audio(tmp_path / "a.flac"), helpers.read_audio(tmp_path / "a.flac", 1, 2)
     assert np.array_equal(whole[0][0], signal) and np.array_equal(part[0], signal[RATE : 3 * RATE])
@@ -251,7 +243,7 @@ def test_flac_of_unknown_length(tmp_path):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_cut_flac_is_read_as_far_as_it_goes(tmp_path, known):
-    path = write(tmp_path / "a.flac", speech_like(20)) if known else flac_of_unknown_length(tmp_path / "a.flac")
+    path = (write if known else piped)(tmp_path / "a.flac", speech_like(20))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 3 // 5])
     signal, told = denoised(path, tmp_path / "b.flac")
@@ -466,10 +458,7 @@ def test_delay_of_opus_is_trimmed(tmp_path, rate):
 
 def test_24_bits_are_kept(tmp_path):
     signal = np.round(2**23 * 0.3 * np.sin(np.arange(20 * RATE))) / 2**23
-    content = bytearray(write(tmp_path / "a.flac", signal, subtype="PCM_24").read_bytes())
-    content[21] &= 0xF0  # of unknown length
-    content[22:26] = bytes(4)
-    (tmp_path / "a.flac").write_bytes(content)
+    piped(tmp_path / "a.flac", signal, subtype="PCM_24")
     helpers.denoise_file(tmp_path / "a.flac", tmp_path / "b.flac", MODEL)
     assert np.array_equal(sf.read(tmp_path / "b.flac")[0], signal)
     assert sf.info(tmp_path / "b.flac").subtype == "PCM_24"
