@@ -234,6 +234,12 @@ def run_python(code, *arguments, **options):
     return done.stdout
 
 
+def run_script(folder, *arguments, stderr=subprocess.PIPE, env=None):
+    """Run the command line as users do, in a folder and in a process of its own."""
+    command = [sys.executable, helpers.ROOT / "helpers.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=stderr, text=True, env=env)
+
+
 @pytest.fixture(scope="module")
 def client():
     """A cluster of two processes on this machine."""

@@ -1,18 +1,15 @@
 """The whole way: a call of the bundled corpus, its noise, the command line and the shipped model."""
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile as sf
+from conftest import SAMPLE, run_script
 from scipy.signal import firwin
 
 import helpers
 from data import make_robustness
-
-SAMPLE = helpers.ROOT / "data" / "sample"
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +32,7 @@ def scores():
 def denoise(signal, folder):
     """Denoise a signal as a user does."""
     sf.write(folder / "call.wav", signal, helpers.SAMPLE_RATE, subtype="FLOAT")
-    command = [sys.executable, "helpers.py", "denoise", folder / "call.wav", folder / "enhanced.wav"]
-    done = subprocess.run(command, cwd=helpers.ROOT, capture_output=True, text=True)
+    done = run_script(folder, "denoise", "call.wav", "enhanced.wav")
     assert (done.returncode, done.stderr) == (0, "")
     enhanced, rate = sf.read(folder / "enhanced.wav", dtype="float32")
     assert rate == helpers.SAMPLE_RATE and enhanced.shape == signal.shape

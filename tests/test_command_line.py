@@ -19,7 +19,7 @@ import pandas as pd
 import psutil
 import pytest
 import soundfile as sf
-from conftest import SAMPLE, Fixed, contents, decibel, noise, run_python, visible, write
+from conftest import SAMPLE, Fixed, contents, decibel, noise, run_python, run_script, visible, write
 
 import helpers
 
@@ -59,9 +59,8 @@ def test_main_mixes(tmp_path, fixed_model):
 def test_warnings_are_told_whatever_the_environment_says(tmp_path, fixed_model, setting):
     source = write(tmp_path / "a.wav")
     source.write_bytes(source.read_bytes()[:20000])
-    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "a.wav", "b.wav", "--model", fixed_model]
     environment = os.environ | {"PYTHONWARNINGS": setting}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    done = run_script(tmp_path, "denoise", "a.wav", "b.wav", "--model", fixed_model, env=environment)
     assert done.returncode == 0 and done.stderr.startswith("warning: a.wav seems to have been cut")
 
 
@@ -69,16 +68,14 @@ def test_warnings_are_told_whatever_the_environment_says(tmp_path, fixed_model, 
 def test_full_disk_of_the_log_does_not_hide_the_summary(tmp_path, fixed_model):
     write(tmp_path / "calls/a.wav")
     (tmp_path / "calls/b.wav").write_bytes(b"no sound")
-    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "calls", "out", "--model", fixed_model]
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=full, text=True)
+        done = run_script(tmp_path, "denoise", "calls", "out", "--model", fixed_model, stderr=full)
     assert done.returncode == 1 and done.stdout == "1 done, 0 skipped, 1 failed\n"
 
 
 def test_command_line_warns_in_single_lines(tmp_path, fixed_model):
     write(tmp_path / "a.wav", 4 * noise(2, 16000, level=1), 16000, subtype="FLOAT")
-    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "a.wav", "b.flac", "--model", fixed_model]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_script(tmp_path, "denoise", "a.wav", "b.flac", "--model", fixed_model)
     assert done.returncode == 0
     first, second = done.stderr.splitlines()
     assert first.startswith("warning: above 4 kHz") and second.startswith("warning: b.flac: attenuated by")
@@ -115,8 +112,7 @@ def test_main_denoises_a_folder_on_a_cluster(tmp_path, client, fixed_model, caps
 def test_main_denoises_a_folder_by_two_processes(tmp_path, fixed_model):
     for name in "abc":
         write(tmp_path / f"calls/{name}.wav")
-    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "calls", "out", "--model", fixed_model]
-    done = subprocess.run([*command, "--processes", "2"], cwd=tmp_path, capture_output=True, text=True)
+    done = run_script(tmp_path, "denoise", "calls", "out", "--model", fixed_model, "--processes", 2)
     assert (done.returncode, done.stdout) == (0, "3 done, 0 skipped, 0 failed\n"), done.stderr
     assert visible(tmp_path / "out") == ["a.wav", "b.wav", "c.wav"]
 
@@ -265,8 +261,7 @@ def test_nothing_leaves_the_machine(tmp_path, empty_home, processes):
         write(tmp_path / "calls" / name, rate=48000, format=helpers.FORMATS[name[1:]])
     (tmp_path / "sitecustomize.py").write_text(WATCHER)
     environment |= {"PYTHONPATH": str(tmp_path), "SEEN": str(tmp_path / "seen")}
-    command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "calls", "out", "--processes", str(processes)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = run_script(tmp_path, "denoise", "calls", "out", "--processes", processes, env=environment)
     assert (done.returncode, done.stdout) == (0, "3 done, 0 skipped, 0 failed\n"), done.stderr
     assert [path for folder in folders for path in folder.rglob("*")] == []
     seen = (tmp_path / "seen").read_text().splitlines()
@@ -652,10 +647,7 @@ def test_newlines_in_names_stay_in_one_line(tmp_path, fixed_model, capsys):
 )
 def test_command_line_from_another_folder(tmp_path, fixed_model, arguments, status):
     write(tmp_path / "a.wav")
-    command = [sys.executable, helpers.ROOT / "helpers.py", *arguments]
-    if "a.wav" in arguments:
-        command += ["--model", fixed_model]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_script(tmp_path, *arguments, *(["--model", fixed_model] if "a.wav" in arguments else []))
     assert done.returncode == status
     if status == 2:
         assert single_error(done.stderr) == "error: missing.wav does not exist: check the path\n"
