@@ -1372,7 +1372,8 @@ def export(model, target):
 
     The target's ending chooses: `.onnx` for ONNX Runtime, any number of frames that 16 divides, or `.tflite` for
     LiteRT, one item of LITERT_FRAMES.
-    Raises ValueError for another ending, a target that is a folder, or a model that is not Keras'.
+    Raises ValueError for another ending, a target that is a folder, or a model that is not Keras'; FileNotFoundError if
+    its file is missing.
     """
     target = Path(target)
     if target.suffix not in (".onnx", ".tflite"):
