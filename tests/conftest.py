@@ -106,6 +106,12 @@ def corpus(tmp_path):
     return corpus
 
 
+@pytest.fixture
+def calls(tmp_path):
+    """A folder of recordings, with a.wav in it."""
+    return write(tmp_path / "calls/a.wav").parent
+
+
 BAD_FILES = {  # what may come instead of audio
     "missing.wav": None,
     "folder.wav": Ellipsis,

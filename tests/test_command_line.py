@@ -65,9 +65,8 @@ def test_warnings_are_told_whatever_the_environment_says(tmp_path, fixed_model, 
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
-def test_full_disk_of_the_log_does_not_hide_the_summary(tmp_path, fixed_model):
-    write(tmp_path / "calls/a.wav")
-    (tmp_path / "calls/b.wav").write_bytes(b"no sound")
+def test_full_disk_of_the_log_does_not_hide_the_summary(tmp_path, calls, fixed_model):
+    (calls / "b.wav").write_bytes(b"no sound")
     with open("/dev/full", "wb") as full:
         done = run_script(tmp_path, "denoise", "calls", "out", "--model", fixed_model, stderr=full)
     assert done.returncode == 1 and done.stdout == "1 done, 0 skipped, 1 failed\n"
@@ -81,12 +80,11 @@ def test_command_line_warns_in_single_lines(tmp_path, fixed_model):
     assert first.startswith("warning: above 4 kHz") and second.startswith("warning: b.flac: attenuated by")
 
 
-def test_main_denoises_a_folder(tmp_path, fixed_model, capsys):
-    write(tmp_path / "calls/a.wav")
-    arguments = ("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model)
+def test_main_denoises_a_folder(tmp_path, calls, fixed_model, capsys):
+    arguments = ("denoise", calls, tmp_path / "out", "--model", fixed_model)
     assert run_main(*arguments) == 0
     assert capsys.readouterr() == ("1 done, 0 skipped, 0 failed\n", "")
-    (tmp_path / "calls/bad.wav").write_text("This is no audio.\n")
+    (calls / "bad.wav").write_text("This is no audio.\n")
     assert run_main(*arguments) == 1
     out, err = capsys.readouterr()
     assert out == "0 done, 1 skipped, 1 failed\n"
@@ -491,10 +489,9 @@ def test_cluster_without_workers_is_told():
         pass
 
 
-def test_processes_run_nothing_that_lies_in_the_current_folder(tmp_path, fixed_model):
+def test_processes_run_nothing_that_lies_in_the_current_folder(tmp_path, calls, fixed_model):
     for name in ("signal", "struct", "threading", "subprocess", "warnings"):
         (tmp_path / f"{name}.py").write_text("open('it ran', 'w')")
-    write(tmp_path / "calls/a.wav")
     for option in ("-P", "-I", "-B"):
         command = [sys.executable, option, helpers.ROOT / "helpers.py", "denoise", "--processes", "2"]
         command += ["--model", fixed_model, "calls", f"out{option}"]
@@ -504,7 +501,7 @@ def test_processes_run_nothing_that_lies_in_the_current_folder(tmp_path, fixed_m
     assert not (tmp_path / "it ran").exists()
 
 
-def test_processes_that_cannot_be_started_are_told(tmp_path, monkeypatch, capsys):
+def test_processes_that_cannot_be_started_are_told(tmp_path, calls, monkeypatch, capsys):
     def fail(**_):
         try:
             raise OSError(30, "Read-only file system")
@@ -512,22 +509,20 @@ def test_processes_that_cannot_be_started_are_told(tmp_path, monkeypatch, capsys
             raise RuntimeError("Nanny failed to start.") from error
 
     monkeypatch.setattr(distributed, "LocalCluster", fail)
-    write(tmp_path / "calls/a.wav")
-    assert run_main("denoise", "--processes", 2, tmp_path / "calls", tmp_path / "out") == 2
+    assert run_main("denoise", "--processes", 2, calls, tmp_path / "out") == 2
     error = "error: the processes can't be started ([Errno 30] Read-only file system): do without --processes\n"
     assert capsys.readouterr().err == error
 
 
-def test_lack_of_memory_is_not_blamed_on_the_recording(tmp_path, monkeypatch, capsys):
+def test_lack_of_memory_is_not_blamed_on_the_recording(tmp_path, calls, monkeypatch, capsys):
     def fail(*_, **__):
         raise MemoryError("Unable to allocate 19.8 MiB")
 
-    write(tmp_path / "calls/a.wav")
     monkeypatch.setattr(sf.SoundFile, "read", fail)
     lack = "there is not enough memory: raise its limit, or denoise fewer files at once\n"
-    assert run_main("denoise", tmp_path / "calls/a.wav", tmp_path / "a.wav") == 2
+    assert run_main("denoise", calls / "a.wav", tmp_path / "a.wav") == 2
     assert capsys.readouterr().err == f"error: {lack}"
-    assert run_main("denoise", tmp_path / "calls", tmp_path / "out") == 1
+    assert run_main("denoise", calls, tmp_path / "out") == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'calls/a.wav'}: {lack}"
 
 
@@ -546,17 +541,16 @@ def client_of(future):
     return types.SimpleNamespace(submit=lambda *_, **__: future())
 
 
-def test_files_of_a_cluster_that_is_lost_are_reported(tmp_path, monkeypatch):
+def test_files_of_a_cluster_that_is_lost_are_reported(tmp_path, calls, monkeypatch):
     class Future:
         status = "cancelled"
 
     monkeypatch.setattr(distributed, "as_completed", list)
-    write(tmp_path / "calls/a.wav")
-    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", client=client_of(Future))
+    table = helpers.denoise_folder(calls, tmp_path / "out", client=client_of(Future))
     assert table["status"].to_list() == ["failed"] and "a.wav: the cluster was lost" in table["error"][0]
 
 
-def test_file_whose_result_a_cluster_lost_is_done_again(tmp_path, monkeypatch):
+def test_file_whose_result_a_cluster_lost_is_done_again(tmp_path, calls, monkeypatch):
     """As when the worker dies that holds the result."""
 
     class Future:
@@ -571,8 +565,7 @@ def test_file_whose_result_a_cluster_lost_is_done_again(tmp_path, monkeypatch):
             self.append(future)
 
     monkeypatch.setattr(distributed, "as_completed", Completed)
-    write(tmp_path / "calls/a.wav")
-    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", client=client_of(Future))
+    table = helpers.denoise_folder(calls, tmp_path / "out", client=client_of(Future))
     assert table["status"].to_list() == ["done"]
 
 
@@ -596,8 +589,7 @@ def test_other_users_have_no_access_to_the_workers():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell is needed")
 @pytest.mark.parametrize("arguments", ["calls/a.wav out/a.wav", "calls out --processes 2"])
-def test_closed_standard_error(tmp_path, fixed_model, arguments):
-    write(tmp_path / "calls/a.wav")
+def test_closed_standard_error(tmp_path, calls, fixed_model, arguments):
     command = f'"{sys.executable}" "{helpers.ROOT / "helpers.py"}" denoise {arguments} --model "{fixed_model}" 2>&-'
     assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
     assert visible(tmp_path / "out") == ["a.wav"]
@@ -616,19 +608,17 @@ def test_folder_that_may_not_be_entered_stops_no_other(tmp_path, fixed_model, mo
     assert out == "1 done, 0 skipped, 1 failed\n" and "Permission denied" in single_error(err)
 
 
-def test_endings_of_what_is_left_out_stay_in_one_line(tmp_path, fixed_model, capsys):
-    write(tmp_path / "calls/a.wav")
-    (tmp_path / "calls" / "b.x\ny").touch()
-    assert run_main("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model) == 0
+def test_endings_of_what_is_left_out_stay_in_one_line(tmp_path, calls, fixed_model, capsys):
+    (calls / "b.x\ny").touch()
+    assert run_main("denoise", calls, tmp_path / "out", "--model", fixed_model) == 0
     assert capsys.readouterr().out.splitlines()[1] == "left out: 1 .x\\ny"
 
 
-def test_main_on_a_console_that_lacks_a_letter(tmp_path, monkeypatch, fixed_model):
-    write(tmp_path / "calls/a.wav")
-    (tmp_path / "calls/12.05. \u0430\u043d\u043d\u0430").touch()
+def test_main_on_a_console_that_lacks_a_letter(tmp_path, calls, monkeypatch, fixed_model):
+    (calls / "12.05. \u0430\u043d\u043d\u0430").touch()
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "cp1252"))
-    assert run_main("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model) == 0
+    assert run_main("denoise", calls, tmp_path / "out", "--model", fixed_model) == 0
     assert shown.getvalue().splitlines()[-1] == rb"left out: 1 . \u0430\u043d\u043d\u0430"
 
 

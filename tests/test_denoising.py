@@ -722,7 +722,7 @@ def test_result_whose_name_or_place_cannot_be(tmp_path):
 
 
 @pytest.mark.parametrize("sources", ["calls", ["calls/a.wav"]])
-def test_workers_are_sent_no_relative_paths(tmp_path, fixed_model, monkeypatch, sources):
+def test_workers_are_sent_no_relative_paths(tmp_path, calls, fixed_model, monkeypatch, sources):
     """They may run in another folder."""
     sent = []
 
@@ -733,7 +733,6 @@ def test_workers_are_sent_no_relative_paths(tmp_path, fixed_model, monkeypatch, 
 
     monkeypatch.setattr(helpers, "_denoise_on", denoise_on)
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "calls/a.wav")
     (tmp_path / "model.onnx").write_bytes(fixed_model.read_bytes())
     helpers.denoise_folder(sources, "out", "model.onnx", client=object())
     assert [os.path.isabs(path) for path in sent] == [True] * 3
@@ -754,13 +753,12 @@ def test_recording_that_kills_its_workers_is_named_and_stops_no_other(tmp_path):
     assert table["error"][1].endswith("b.wav: the processes that denoised it died: denoise it alone")
 
 
-def test_files_are_not_waited_for_when_no_process_is_left(tmp_path):
-    write(tmp_path / "calls/a.wav")
+def test_files_are_not_waited_for_when_no_process_is_left(tmp_path, calls):
     with helpers._cluster(1, None) as client:
         client.retire_workers()
         assert client.cluster.scheduler.no_workers_timeout == 300
         client.cluster.scheduler.no_workers_timeout = 0.5
-        table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", HEARS_NO_NOISE, client=client)
+        table = helpers.denoise_folder(calls, tmp_path / "out", HEARS_NO_NOISE, client=client)
     assert table["error"][0].endswith("a.wav: no process was left to denoise it: start it again to go on")
 
 
@@ -852,17 +850,16 @@ def test_source_that_cannot_be_looked_at_stops_no_other(tmp_path):
     assert table["status"].to_list() == ["done", "failed"] and "File name too long" in table["error"][1]
 
 
-def test_folder_that_cannot_be_entered_stops_no_other(tmp_path):
-    write(tmp_path / "calls/a.wav")
-    write(tmp_path / "calls/locked/deep/b.wav")
+def test_folder_that_cannot_be_entered_stops_no_other(tmp_path, calls):
+    write(calls / "locked/deep/b.wav")
     (tmp_path / "out/locked").mkdir(parents=True)
     (tmp_path / f"out/locked/.{32 * 'a'}.part.wav").touch()
     for folder in ("calls/locked", "out/locked"):
         (tmp_path / folder).chmod(0o644)
-    if os.access(tmp_path / "calls/locked", os.X_OK):
+    if os.access(calls / "locked", os.X_OK):
         pytest.skip("nothing is forbidden to this user")
-    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", HEARS_NO_NOISE)
-    (tmp_path / "calls/locked").chmod(0o755)
+    table = helpers.denoise_folder(calls, tmp_path / "out", HEARS_NO_NOISE)
+    (calls / "locked").chmod(0o755)
     (tmp_path / "out/locked").chmod(0o755)
     assert status_by_name(table) == {"a.wav": "done", "deep": "failed"}
 
@@ -1009,12 +1006,11 @@ def test_denoise_folder_errors(tmp_path):
             helpers.denoise_folder(source, target, HEARS_NO_NOISE)
 
 
-def test_denoise_folder_refuses_a_target_around_the_source(tmp_path):
-    write(tmp_path / "calls/a.wav")
-    write(tmp_path / "calls/calls/a.wav", noise(100))
+def test_denoise_folder_refuses_a_target_around_the_source(tmp_path, calls):
+    write(calls / "calls/a.wav", noise(100))
     before = contents(tmp_path)
     with pytest.raises(ValueError, match="elsewhere"):
-        helpers.denoise_folder(tmp_path / "calls", tmp_path, HEARS_NO_NOISE)  # would overwrite calls/a.wav
+        helpers.denoise_folder(calls, tmp_path, HEARS_NO_NOISE)  # would overwrite calls/a.wav
     assert contents(tmp_path) == before
 
 

@@ -351,16 +351,15 @@ def test_recording_that_changes_while_it_is_read_stops_no_other(tmp_path, monkey
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.wav"]
 
 
-def test_error_that_nobody_thought_of_stops_no_other(tmp_path):
+def test_error_that_nobody_thought_of_stops_no_other(tmp_path, calls):
     class Fails:
         def predict_on_batch(self, inputs):
             if inputs.any():
                 raise RuntimeError("out of luck")
             return inputs
 
-    write(tmp_path / "calls/a.wav")
-    write(tmp_path / "calls/b.wav", np.zeros(RATE))
-    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", Fails())
+    write(calls / "b.wav", np.zeros(RATE))
+    table = helpers.denoise_folder(calls, tmp_path / "out", Fails())
     assert table["status"].to_list() == ["failed", "done"]
     assert "a.wav: it can't be denoised (RuntimeError('out of luck'))" in table["error"][0]
 
