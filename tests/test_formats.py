@@ -60,6 +60,11 @@ def encode(path, codec, signal=None, rate=RATE, tags=(), options=None):
     return path
 
 
+def with_bytes(path, content):
+    path.write_bytes(content)
+    return path
+
+
 def denoised(source, target, **options):
     """Denoise by a model that changes nothing: (samples, texts of the warnings)."""
     with warnings.catch_warnings(record=True, action="always") as told:
@@ -92,8 +97,7 @@ UNKNOWN = [0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF - 36]
 @pytest.mark.parametrize("stated", UNKNOWN)
 @pytest.mark.parametrize("extra", [b"", b"note\x03\0\0\0abc\0"])
 def test_wav_of_unknown_length(tmp_path, stated, extra):
-    (tmp_path / "a.wav").write_bytes(wav(stated, speech_like(), extra=extra))
-    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(tmp_path / "a.wav", wav(stated, speech_like(), extra=extra)), tmp_path / "b.wav")
     assert np.array_equal(signal, speech_like()) and told == []
 
 
@@ -117,8 +121,7 @@ TAIL = b"iXML\x05\0\0\0<a/> \0LIST\x0e\0\0\0INFOISFT" + struct.pack("<I", 2) + b
 @pytest.mark.parametrize("stated", [*UNKNOWN, 2 * RATE])
 @pytest.mark.parametrize("tail", [TAIL, TAIL + b"\0"])
 def test_tags_behind_sound_of_unknown_length_are_no_sound(tmp_path, stated, tail):
-    (tmp_path / "a.wav").write_bytes(wav(stated, speech_like(), tail))
-    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(tmp_path / "a.wav", wav(stated, speech_like(), tail)), tmp_path / "b.wav")
     assert np.array_equal(signal, speech_like()) and len(told) == (stated == 2 * RATE)
 
 
@@ -126,8 +129,7 @@ def test_tags_behind_sound_of_unknown_length_in_aiff(tmp_path):
     content = bytearray(write(tmp_path / "a.aiff", speech_like()).read_bytes())
     position = content.index(b"SSND") + 4
     content[position : position + 4] = bytes(4)
-    (tmp_path / "a.aiff").write_bytes(content + b"NAME\0\0\0\x03abc\0")
-    signal, told = denoised(tmp_path / "a.aiff", tmp_path / "b.aiff")
+    signal, told = denoised(with_bytes(tmp_path / "a.aiff", content + b"NAME\0\0\0\x03abc\0"), tmp_path / "b.aiff")
     assert np.array_equal(signal, speech_like()) and told == []
 
 
@@ -140,8 +142,7 @@ def test_rf64_of_unknown_length(tmp_path, sizes):
 
 
 def test_sound_behind_the_stated_end_is_read_and_told(tmp_path):
-    (tmp_path / "a.wav").write_bytes(wav(RATE * 2, speech_like(3)))
-    signal, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(tmp_path / "a.wav", wav(RATE * 2, speech_like(3))), tmp_path / "b.wav")
     assert np.array_equal(signal, speech_like(3))
     assert len(told) == 1 and "a.wav: 2.0 s of sound follow" in told[0]
 
@@ -158,8 +159,7 @@ def test_sound_behind_the_stated_end_is_read_and_told(tmp_path):
 )
 def test_what_follows_the_samples_is_no_sound(tmp_path, tail):
     signal = speech_like()
-    (tmp_path / "a.wav").write_bytes(wav(2 * len(signal), signal, tail))
-    result, told = denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    result, told = denoised(with_bytes(tmp_path / "a.wav", wav(2 * len(signal), signal, tail)), tmp_path / "b.wav")
     assert np.array_equal(result, signal) and told == []
 
 
@@ -178,8 +178,7 @@ def test_header_that_states_too_little(tmp_path, ending, seconds):
     chunk, size, before = {".au": (b".snd", 4, 0), ".aiff": (b"SSND", 4, 8), ".caf": (b"data", 8, 4)}[ending]
     position = content.index(chunk) + (8 if ending == ".au" else 4)
     content[position : position + size] = (2 * RATE * seconds + before).to_bytes(size, "big")
-    path.write_bytes(content)
-    signal, told = denoised(path, tmp_path / f"b{ending}")
+    signal, told = denoised(with_bytes(path, content), tmp_path / f"b{ending}")
     assert np.array_equal(signal, speech_like(3))
     assert ["2.0 s of sound follow" in text for text in told] == [True] * seconds
 
@@ -187,8 +186,7 @@ def test_header_that_states_too_little(tmp_path, ending, seconds):
 @pytest.mark.parametrize("ending", [".wav", ".rf64", ".w64", ".caf", ".aiff", ".au", ".sph"])
 def test_cut_file_is_read_as_far_as_it_goes(tmp_path, ending):
     path = write(tmp_path / f"a{ending}", speech_like(3), format=helpers.FORMATS[ending])
-    path.write_bytes(path.read_bytes()[:25000])
-    signal, told = denoised(path, tmp_path / f"b{ending}")
+    signal, told = denoised(with_bytes(path, path.read_bytes()[:25000]), tmp_path / f"b{ending}")
     assert len(signal) > 10_000 and np.array_equal(signal, speech_like(3)[: len(signal)])
     assert len(told) == 1 and "seems to have been cut: it ends after 1." in told[0]
 
@@ -197,24 +195,21 @@ def test_cut_file_is_read_as_far_as_it_goes(tmp_path, ending):
 def test_cut_sphere_file_of_other_fields_is_told(tmp_path, subtype):
     path = write(tmp_path / "a.sph", speech_like(3), format="NIST", subtype=subtype)
     assert not denoised(path, tmp_path / "b.wav")[1]
-    path.write_bytes(path.read_bytes()[:13000])
-    _, told = denoised(path, tmp_path / "c.wav")
+    _, told = denoised(with_bytes(path, path.read_bytes()[:13000]), tmp_path / "c.wav")
     assert len(told) == 1 and "seems to have been cut: it ends after 1.5 s" in told[0]
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_recordings_that_were_joined_are_read_to_the_last(tmp_path, subtype):
     path = write(tmp_path / "a.ogg", format="OGG", subtype=subtype)
-    path.write_bytes(2 * path.read_bytes())
-    denoised(path, tmp_path / "b.wav")
+    denoised(with_bytes(path, 2 * path.read_bytes()), tmp_path / "b.wav")
     assert sf.info(tmp_path / "b.wav").duration == pytest.approx(4, abs=0.05)
 
 
 @pytest.mark.parametrize("ending", [".wav", ".flac", ".aiff", ".caf", ".au"])
 def test_second_recording_in_a_file_is_told(tmp_path, ending):
     path = write(tmp_path / f"a{ending}")
-    path.write_bytes(2 * path.read_bytes())
-    signal, told = denoised(path, tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(path, 2 * path.read_bytes()), tmp_path / "b.wav")
     assert len(signal) == 2 * RATE and "another recording follows" in told[0]
 
 
@@ -229,8 +224,7 @@ def test_aiff_of_unknown_length(tmp_path, size):
     content = bytearray(write(tmp_path / "a.aiff").read_bytes())
     for position in (4, content.index(b"COMM") + 10, content.index(b"SSND") + 4):
         content[position : position + 4] = struct.pack(">I", size)
-    (tmp_path / "a.aiff").write_bytes(content)
-    signal, told = denoised(tmp_path / "a.aiff", tmp_path / "b.aiff")
+    signal, told = denoised(with_bytes(tmp_path / "a.aiff", content), tmp_path / "b.aiff")
     assert np.array_equal(signal, speech_like()) and told == []
 
 
@@ -245,8 +239,7 @@ def test_flac_of_unknown_length(tmp_path):
 def test_cut_flac_is_read_as_far_as_it_goes(tmp_path, known):
     path = (write if known else piped)(tmp_path / "a.flac", speech_like(20))
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 3 // 5])
-    signal, told = denoised(path, tmp_path / "b.flac")
+    signal, told = denoised(with_bytes(path, content[: len(content) * 3 // 5]), tmp_path / "b.flac")
     assert 5 * RATE < len(signal) < 15 * RATE and np.array_equal(signal, speech_like(20)[: len(signal)])
     assert len(told) == 1 and "seems to have been cut" in told[0]
 
@@ -530,8 +523,7 @@ def with_hole(path, seconds, start, size):
     content = bytearray(encode(path, "aac", speech_like(seconds)).read_bytes())
     start += content.index(b"mdat")
     content[start : start + size] = bytes(size)
-    path.write_bytes(content)
-    return path
+    return with_bytes(path, content)
 
 
 def test_what_is_lost_in_the_middle_becomes_silence_and_is_told(tmp_path):
@@ -573,16 +565,14 @@ def test_lost_page_at_an_end_of_an_ogg_is_told(tmp_path, subtype, damage):
         del sound[-1:]
     else:
         sound[pages(sound)[0 if damage == "first" else -1] + 99] ^= 255
-    (tmp_path / "b.ogg").write_bytes(sound)
-    _, told = denoised(tmp_path / "b.ogg", tmp_path / "b.wav")
+    _, told = denoised(with_bytes(tmp_path / "b.ogg", sound), tmp_path / "b.wav")
     assert len(told) == 1 and ("is damaged" if damage == "first" else "seems to have been cut") in told[0]
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_what_follows_an_ogg_is_no_damage(tmp_path, subtype):
     source = write(tmp_path / "a.ogg", format="OGG", subtype=subtype)
-    source.write_bytes(source.read_bytes() + bytes(100_000))
-    signal, told = denoised(source, tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(source, source.read_bytes() + bytes(100_000)), tmp_path / "b.wav")
     assert len(signal) == 2 * RATE and told == []
 
 
@@ -605,8 +595,7 @@ def test_file_that_was_cut_is_told(tmp_path, name, codec, share):
     source = tmp_path / name
     options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"} if name == "a.mp4" else {}
     content = encode(source, codec, speech_like(10), options=options).read_bytes()
-    source.write_bytes(content[: int(share * len(content))])
-    signal, told = denoised(source, tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(source, content[: int(share * len(content))]), tmp_path / "b.wav")
     assert len(signal) < 9 * RATE and len(told) == 1 and "seems to have been cut" in told[0]
 
 
@@ -708,8 +697,7 @@ def test_what_a_flac_loses_becomes_silence_and_is_told(tmp_path, damage, rate):
     else:
         content[middle : middle + 2048] = bytes(2048) if damage == "zeros" else content[middle : middle + 2048]
         content[middle] ^= 4
-    source.write_bytes(content)
-    signal, told = denoised(source, tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(source, content), tmp_path / "b.wav")
     assert len(signal) == 10 * rate and len(told) == 1 and "s that are lost became silence" in told[0]
     for part in (slice(0, 4 * rate), slice(6 * rate, None)):
         assert np.array_equal(signal[part], speech_like(10, rate)[part])
@@ -724,8 +712,7 @@ def test_what_a_flac_loses_becomes_silence_and_is_told(tmp_path, damage, rate):
 def test_frames_of_another_rate_are_left_out_if_they_are_few(tmp_path, name, codec):
     source = tmp_path / name
     first, other = (encode(source, codec, speech_like(4, rate), rate).read_bytes() for rate in (16000, 8000))
-    source.write_bytes(first + other[: len(other) // 8])
-    signal, told = denoised(source, tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(source, first + other[: len(other) // 8]), tmp_path / "b.wav")
     assert len(signal) / 16000 == pytest.approx(4, abs=0.2) and len(told) == 1 and f"{name} is damaged" in told[0]
     source.write_bytes(first + other)
     with pytest.raises(ValueError, match="its rate or its channels change on the way: split it"):
@@ -734,8 +721,7 @@ def test_frames_of_another_rate_are_left_out_if_they_are_few(tmp_path, name, cod
 
 def test_tags_between_appended_mp3_are_no_damage(tmp_path):
     source = encode(tmp_path / "a.mp3", "libmp3lame", tags={"title": "a call"})
-    source.write_bytes(2 * source.read_bytes())
-    signal, told = denoised(source, tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(source, 2 * source.read_bytes()), tmp_path / "b.wav")
     assert len(signal) > 4 * RATE and told == []
 
 
@@ -752,8 +738,7 @@ def test_pauses_of_amr_keep_their_time(tmp_path):
     size = (len(content) - 6) // 100
     frames = [content[start : start + size] for start in range(6, len(content), size)]
     pauses = [frames[i] if i // 10 % 2 == 0 else [b"\x7c", b"\x44" + bytes(5)][i % 2] for i in range(100)]
-    (tmp_path / "b.amr").write_bytes(content[:6] + b"".join(pauses))
-    signal, told = denoised(tmp_path / "b.amr", tmp_path / "b.wav")
+    signal, told = denoised(with_bytes(tmp_path / "b.amr", content[:6] + b"".join(pauses)), tmp_path / "b.wav")
     assert len(signal) == 2 * RATE and told == []
     level = np.abs(signal.reshape(10, -1)).mean(axis=1)
     assert (level[::2] > 0.1).all() and (level[1::2] < 0.02).all()
@@ -785,8 +770,7 @@ def g726(path, states=1.0, tail=b""):
     content = bytearray(encode(path, "g726").read_bytes())
     place = content.index(b"data") + 4
     struct.pack_into("<I", content, place, int(states * struct.unpack_from("<I", content, place)[0]))
-    path.write_bytes(content + tail)
-    return path
+    return with_bytes(path, content + tail)
 
 
 def test_wav_of_g726_that_states_too_little(tmp_path):
@@ -1117,8 +1101,7 @@ def test_opus_that_does_not_say_that_it_ends(tmp_path):
     path = write(tmp_path / "a.opus", speech_like(5, 48000), 48000, format="OGG", subtype="OPUS")
     *pages, last = helpers._ogg_pages(path)
     last = last[:5] + bytes([last[5] & ~4]) + last[6:]
-    path.write_bytes(b"".join(map(with_checksum, (*pages, last))))
-    signal, told = denoised(path, tmp_path / "b.opus")
+    signal, told = denoised(with_bytes(path, b"".join(map(with_checksum, (*pages, last)))), tmp_path / "b.opus")
     assert abs(len(signal) - 5 * 48000) < 1000 and "seems to have been cut" in told[0]
 
 
@@ -1159,8 +1142,7 @@ LATIN_1 = b"LIST\x14\0\0\0INFOINAM\x07\0\0\0" + "Müller\0\0".encode("latin-1")
 
 
 def test_tags_in_latin_1_are_carried_over(tmp_path):
-    (tmp_path / "a.wav").write_bytes(wav(4 * RATE, speech_like(), extra=LATIN_1))
-    denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    denoised(with_bytes(tmp_path / "a.wav", wav(4 * RATE, speech_like(), extra=LATIN_1)), tmp_path / "b.wav")
     with sf.SoundFile(tmp_path / "b.wav") as file:
         assert file.title == "Müller"
 
@@ -1210,8 +1192,7 @@ def test_broadcast_chunk_is_carried_over(tmp_path):
     bext = b"Call to the desk".ljust(256, b"\0") + b"Recorder 7".ljust(32, b"\0") + b"REF1".ljust(32, b"\0")
     bext += b"2024-05-0112:00:00" + struct.pack("<QH", 123456789, 1) + bytes(64 + 190)
     chunk = b"bext" + struct.pack("<I", len(bext)) + bext
-    (tmp_path / "a.wav").write_bytes(wav(4 * RATE, speech_like(), extra=chunk))
-    denoised(tmp_path / "a.wav", tmp_path / "b.wav")
+    denoised(with_bytes(tmp_path / "a.wav", wav(4 * RATE, speech_like(), extra=chunk)), tmp_path / "b.wav")
     content = (tmp_path / "b.wav").read_bytes()
     start = content.index(b"bext") + 8
     assert content[start : start + 346] == bext[:346]
