@@ -1681,7 +1681,7 @@ def _ogg_checksum(page):
     """The checksum, 4 bytes, of a page of Ogg that holds zeros in its place."""
     # zlib has it for bytes whose bits are turned round, with two inversions that Ogg lacks.
     checksum = zlib.crc32(page.translate(TURNED_BYTES), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{checksum:032b}"[::-1], 2).to_bytes(4, "little")
+    return checksum.to_bytes(4, "big").translate(TURNED_BYTES)
 
 
 def _ogg_pages(path):
