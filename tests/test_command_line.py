@@ -12,6 +12,7 @@ import time
 import types
 import urllib.request
 from pathlib import Path
+from unittest.mock import Mock
 
 import distributed
 import numpy as np
@@ -515,10 +516,7 @@ def test_processes_that_cannot_be_started_are_told(tmp_path, calls, monkeypatch,
 
 
 def test_lack_of_memory_is_not_blamed_on_the_recording(tmp_path, calls, monkeypatch, capsys):
-    def fail(*_, **__):
-        raise MemoryError("Unable to allocate 19.8 MiB")
-
-    monkeypatch.setattr(sf.SoundFile, "read", fail)
+    monkeypatch.setattr(sf.SoundFile, "read", Mock(side_effect=MemoryError("Unable to allocate 19.8 MiB")))
     lack = "there is not enough memory: raise its limit, or denoise fewer files at once\n"
     assert run_main("denoise", calls / "a.wav", tmp_path / "a.wav") == 2
     assert capsys.readouterr().err == f"error: {lack}"

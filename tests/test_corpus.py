@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 import zipfile
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -341,10 +342,7 @@ def test_download_fails(tmp_path, server, fault, monkeypatch):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EEXIST])
 def test_whole_archive_that_could_not_be_unpacked_is_kept(tmp_path, server, monkeypatch, number):
-    def full(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(helpers, "_unpack", full)
+    monkeypatch.setattr(helpers, "_unpack", Mock(side_effect=OSError(number, os.strerror(number))))
     with pytest.raises(OSError, match=os.strerror(number)):
         helpers.download_corpus(tmp_path / "corpus", server[0][:1])
     assert contents(tmp_path / "corpus/archives")
@@ -579,10 +577,7 @@ def test_two_writers_do_not_meet(tmp_path):
 
 @pytest.mark.skipif(helpers.fcntl is None, reason="there are no such locks")
 def test_part_on_a_drive_whose_locks_shut_out_its_writer_has_none(tmp_path, monkeypatch):
-    def shut_out(*_):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(os, "truncate", shut_out)
+    monkeypatch.setattr(os, "truncate", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
     with helpers.written_whole(tmp_path / "b.wav") as part, part.open("r+b") as file:
         helpers.fcntl.flock(file, helpers.fcntl.LOCK_EX | helpers.fcntl.LOCK_NB)
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -461,10 +462,7 @@ def test_denoise_file_leaves_nothing_half_written(tmp_path, monkeypatch, error):
     source, target = write(tmp_path / "a.wav"), write(tmp_path / "b.wav")
     before = contents(tmp_path)
 
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(helpers.sf.SoundFile, "write", fail)
+    monkeypatch.setattr(helpers.sf.SoundFile, "write", Mock(side_effect=error))
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError) as caught:
         helpers.denoise_file(source, target, HEARS_NO_NOISE, overwrite=True)
     if not isinstance(error, KeyboardInterrupt):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -952,11 +953,8 @@ def test_disk_that_fills_when_libsndfile_closes_the_file(tmp_path, monkeypatch, 
 
 
 def test_result_that_does_not_reach_the_disk_is_told(tmp_path, monkeypatch):
-    def fail(_):
-        raise OSError(errno.EIO, "Input/output error")
-
     source = write(tmp_path / "a.wav")
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
     with pytest.raises(OSError, match=r"b\.wav could not be written \(Input/output error\): check the disk"):
         helpers.denoise_file(source, tmp_path / "b.wav", MODEL)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]

@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -87,10 +88,7 @@ def test_onnx_models_of_another_kind_are_refused(tmp_path, kind):
 
 
 def test_missing_library_is_not_blamed_on_the_model(monkeypatch):
-    def fail(*_):
-        raise ImportError("DLL load failed")
-
-    monkeypatch.setattr(helpers, "OnnxModel", fail)
+    monkeypatch.setattr(helpers, "OnnxModel", Mock(side_effect=ImportError("DLL load failed")))
     with pytest.raises(ValueError, match=r"can't be loaded \(DLL load failed\): install what is missing"):
         helpers._read_model.__wrapped__(helpers.RUNTIME_MODEL, 0)
 
@@ -398,12 +396,9 @@ def test_train_goes_on_after_a_kill_in_its_first_epoch_or_behind_its_last(small_
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_train_goes_on_after_a_power_cut_within_a_backup(small_training, tmp_path, monkeypatch, epochs):
-    def cut(*_, **__):
-        raise KeyboardInterrupt
-
     output = tmp_path / "unet.keras"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(helpers, "describe", cut)
+        patch.setattr(helpers, "describe", Mock(side_effect=KeyboardInterrupt))
         small_training(output, SAMPLE, epochs=epochs)
     (tmp_path / "unet-training/backup/training_metadata.json").write_text("")
     if epochs == 1:  # there is no epoch before
