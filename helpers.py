@@ -1386,8 +1386,9 @@ def export(model, target):
     with written_whole(target) as part:
         if target.suffix == ".onnx":
             _write_onnx(model, part)
-        else:
-            part.write_bytes(_to_litert(model))
+        else:  # for any number of frames its loops would be TensorFlow's, which LiteRT lacks
+            shape = _keras().InputSpec("float32", (1, N_FFT // 2 + 1, LITERT_FRAMES, 2))
+            model.export(part, format="litert", verbose=False, input_signature=[shape])
 
 
 def _write_onnx(model, target):
@@ -1431,17 +1432,6 @@ def _write_onnx(model, target):
         if node.op_type == "GRU":
             node.attribute.append(onnx.helper.make_attribute("linear_before_reset", 1))
     onnx.save(written, target)
-
-
-def _to_litert(model):
-    """A LiteRT file's bytes. Keras' own export leaves the number of frames open: its loops are then TensorFlow's."""
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    inputs = tf.TensorSpec((1, N_FFT // 2 + 1, LITERT_FRAMES, 2), tf.float32)
-    function = tf.function(lambda noisy: model(noisy, training=False)).get_concrete_function(inputs)
-    frozen = convert_variables_to_constants_v2(function)  # LiteRT has no variables inside of loops
-    return tf.lite.TFLiteConverter.from_concrete_functions([frozen], model).convert()
 
 
 def describe(model, corpus, files, pairs):
