@@ -432,8 +432,8 @@ def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
 
     Returns: (signal, rate), float32 `(channels, samples)` in [-1, 1] and the sample rate in Hz. If all is read, and the
     file was cut or is damaged, a warning tells.
-    Raises: FileNotFoundError, or ValueError for a file that holds no readable audio, and if `offset` or `duration` is
-    negative, infinite, or no time at all.
+    Raises: OSError, mostly FileNotFoundError, for a file that can't be opened, and ValueError for one that holds no
+    readable audio, or if `offset` or `duration` is negative, infinite, or no time at all.
     """
     if not (0 <= offset < math.inf and (duration is None or 0 < duration < math.inf)):
         advice = "choose an offset of 0 or more, and a duration above 0"
