@@ -3522,7 +3522,7 @@ def plot_scores(table):
 
 
 def show(axes, caption, image=None):
-    """Display a figure in a notebook with its caption, which is its alternative text too.
+    """Display a figure in a notebook with its caption, which is its alternative text too (JupyterLab drops that).
 
     Args:
         axes: the figure's axes, or an array of them.
@@ -3535,7 +3535,10 @@ def show(axes, caption, image=None):
     figure = np.ravel(axes)[0].figure
     picture = packed_png(figure)
     if image is not None:
-        (ROOT / "images" / image).write_bytes(picture)
+        try:
+            (ROOT / "images" / image).write_bytes(picture)
+        except OSError as error:  # what a class shares is often read-only
+            print(f"images/{image} stays as it was ({error.strerror}).")
     display(Image(picture, alt=caption))
     display(Markdown(f"*{caption}*"))
     plt.close(figure)
@@ -3566,9 +3569,10 @@ def start_notebook():
 
     plt.rcParams.update(STYLE)
     versions, problems = installed_versions()
-    for problem in problems:
-        print(f"{problem}: run pip install -r requirements.txt")
-    if not problems:
+    if problems:
+        command = f"%pip install -r {shlex.quote(str(ROOT / 'requirements.txt'))}"
+        print(*problems, f"Run {command} in a cell of its own, then restart the kernel.", sep="\n")
+    else:
         print("OK: these are versions that the course is tested with.")
     listed = ", ".join([f"Python {platform.python_version()}", *versions])
     display(HTML(f"<details><summary>Versions</summary>{listed}</details>"))
@@ -3578,11 +3582,13 @@ def installed_versions(requirements=ROOT / "requirements.txt"):
     """Compare what is installed with a requirements file.
 
     Returns: (versions, problems), two lists of texts: each package with its version, and a few words on each package
-    that is missing, too old or newer than the file's bounds.
+    that is missing, too old or newer than the file's bounds, and on a Python that is not tested.
     """
     from packaging.requirements import Requirement
 
     versions, problems = [], []
+    if not (3, 11) <= sys.version_info < (3, 14):
+        problems.append(f"Python {platform.python_version()} is not tested: take one from 3.11 to 3.13")
     lines = (line.partition("#")[0].strip() for line in Path(requirements).read_text().splitlines())
     for requirement in map(Requirement, filter(None, lines)):
         try:

@@ -111,9 +111,14 @@ def blend_active(mix):
     rng = np.random.default_rng(3)
     speech, noise = 0.1 * rng.standard_normal(16000), 0.3 * rng.standard_normal(16000)
     talking = np.ones(16000, bool)
-    steady = np.asarray(mix(speech, noise, 5, talking))
+    before = speech.copy()
+    steady = np.asarray(mix(speech, noise, -3, talking))
     yield steady.shape == speech.shape, "the result should have the shape of the speech."
-    yield np.allclose(steady, helpers.blend(speech, noise, 5)[1], atol=1e-4), "without a pause it should equal `blend`."
+    yield np.array_equal(speech, before), "the caller's speech should stay as it is."
+    yield (
+        np.allclose(steady, helpers.blend(speech, noise, -3)[1], atol=1e-4),
+        "without a pause it should equal `blend`.",
+    )
     talking[4000:] = False
     paused = speech * talking
     for in_pause, hint in (
@@ -130,14 +135,15 @@ def blend_active(mix):
 def wiener(gain):
     rng = np.random.default_rng(4)
     speech, noise = rng.exponential(size=(2, 128, 50))
+    one = np.ones((3, 3))
     result = np.asarray(gain(speech, noise))
     yield result.shape == speech.shape, "powers come as arrays: the result should have their shape."
     with np.errstate(all="ignore"):
-        nothing = np.asarray(gain(np.zeros(3), np.zeros(3)), dtype=float)
+        nothing = np.asarray(gain(np.zeros((3, 3)), np.zeros((3, 3))), dtype=float)
     yield np.allclose(nothing, 0), "where there is neither speech nor noise, 0 / 0 is no gain: give 0."
     yield result.min() >= 0 and result.max() <= 1, "a gain between 0 and 1 is expected."
     yield (
-        np.allclose(gain(np.ones(3), np.zeros(3)), 1) and np.allclose(gain(np.zeros(3), np.ones(3)), 0),
+        np.allclose(gain(one, 0 * one), 1) and np.allclose(gain(0 * one, one), 0),
         ("without noise the bin should stay, and without speech it should go."),
     )
     yield (
@@ -224,7 +230,10 @@ def finish_time(finish):
     yield np.isclose(finish([2, 2, 5], 2), 7), "the files are taken in the order of the list."
     yield np.isclose(finish([5, 1, 1, 1, 1], 2), 5), "who is done first takes the next file: nobody waits for a turn."
     seconds = list(np.random.default_rng(8).exponential(size=200))
-    yield np.isclose(finish(seconds, 7), _finish_time(seconds, 7)), "with many files and 7 workers the time is off."
+    yield (
+        np.isclose(finish(list(seconds), 7), _finish_time(seconds, 7)),
+        "with many files and 7 workers the time is off.",
+    )
     before = list(seconds)
     finish(seconds, 3)
     yield seconds == before, "the caller's list should stay as it is."
@@ -239,6 +248,7 @@ def _finish_time(seconds, n_workers):
 
 def cleaned_call(paths):
     """The capstone: what can be judged without ears about the files of a call, noisy and cleaned."""
+    yield isinstance(paths, tuple | list) and len(paths) == 2, "two paths are expected: (original, cleaned)."
     source, target = map(Path, paths)
     yield source.is_file() and target.is_file(), "two files that exist are expected: the call, and the cleaned call."
     yield source.resolve() != target.resolve(), "source and target are the same file: never overwrite a recording."
@@ -277,7 +287,6 @@ def regular_pieces(regular):
     yield np.array_equal(np.concatenate(pieces), np.arange(1000)), "each sample should come out once, in order."
     lengths = [len(piece) for piece in regular(sent(100, 220), 160)]
     yield lengths == [160, 160], "where nothing is left at the end, nothing should come: no piece of 0 samples."
-    yield list(regular(sent(), 160)) == [], "of no chunks, no pieces can be made."
     taken = []
 
     def counted():
@@ -289,6 +298,7 @@ def regular_pieces(regular):
         taken.clear()
         next(iter(regular(counted(), size)))
         yield len(taken) == n_chunks, "it waits: hand a piece on as soon as its last sample has come."
+    yield list(regular(sent(), 160)) == [], "of no chunks, no pieces can be made."
 
 
 def word_errors(count):

@@ -54,6 +54,7 @@ summary { cursor: pointer; font-family: sans-serif; color: #555; }
 .highlight pre, .jp-RenderedText pre { overflow-x: auto; white-space: pre; word-break: normal; }
 .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; table-layout: auto; }
 .jp-RenderedHTMLCommon :is(td, th) { overflow-wrap: normal; word-break: normal; }
+@media print { .highlight pre, .jp-RenderedText pre { white-space: pre-wrap !important; overflow-wrap: anywhere; } }
 </style>{% endblock %}
 {% block body_header %}{{ super() }}{{ resources.navigation }}{% endblock %}
 {% block input_group %}
@@ -228,7 +229,7 @@ def fold_plotting(notebook):
 
 def contents(page):
     """A list of links to the headings of second order of a page in HTML."""
-    headings = re.findall(r'<h2 id="(.+?)">(.*?)<', page)
+    headings = re.findall(r'<h2 id="(.+?)">(.*?)</h2>', page)
     links = "".join(f'<li><a href="#{anchor}">{text}</a></li>' for anchor, text in headings)
     return f'<details class="contents" open><summary>On this page</summary><ul>{links}</ul></details>' if links else ""
 
@@ -253,6 +254,7 @@ def make_site(folder):
         notebook.metadata["title"] = titles[name]
         resources = {"metadata": {"name": name}, "navigation": navigation(list(pages), name, titles)}
         page, _ = exporter.from_notebook_node(notebook, resources)
+        page = re.sub(r'<a class="anchor-link"[^>]*></a>', "", page)  # without a text, a reader can't see it
         page = page.replace(CONTENTS, contents(page))
         (folder / f"{name}.html").write_text(page, encoding="utf-8")
 

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 import zipfile
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np

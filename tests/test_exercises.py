@@ -50,6 +50,18 @@ def waits_for_the_end(chunks, size):
     return [whole[start : start + size] for start in range(0, len(whole), size)]
 
 
+def blended_in_place(speech, noise, snr_db, _):
+    speech += helpers.blend(speech, noise, snr_db)[0]
+    return speech
+
+
+def finished_by_taking_from_the_list(seconds, n_workers):
+    free = np.zeros(n_workers)
+    while seconds:
+        free[free.argmin()] += seconds.pop(0)
+    return free.max()
+
+
 @pytest.mark.parametrize(
     ("exercise", "answer", "hint"),
     [
@@ -63,6 +75,8 @@ def waits_for_the_end(chunks, size):
         ("02.2", lambda spectrogram, n: librosa.istft(spectrogram, hop_length=63, length=n), "early by half a sample"),
         ("03.2", lambda speech, noise, snr_db, _: helpers.blend(speech, noise, snr_db)[1], "with a long pause"),
         ("03.2", lambda speech, noise, snr_db, _: speech + 10 ** (-snr_db / 20) * noise, "should equal `blend`"),
+        ("03.2", lambda speech, noise, snr_db, _: helpers.blend(speech, noise, 5)[1], "should equal `blend`"),
+        ("03.2", blended_in_place, "should stay as it is"),
         ("04.2", lambda speech, noise: speech / (speech + noise + 1e-30) > 0.5, "another gain leaves less"),
         ("04.2", lambda speech, noise: np.sqrt(speech / (speech + noise + 1e-30)), "multiplies the amplitude"),
         ("05.2", lambda true, guess: np.mean(np.abs(true - guess) ** 2, axis=(-2, -1)), "a turned arrow costs nothing"),
@@ -71,7 +85,9 @@ def waits_for_the_end(chunks, size):
         ("07.2", lambda signal: signal / max(1, np.abs(signal).max()), "nothing should change"),
         ("08.2", lambda seconds, n_workers: sum(seconds) / n_workers, "the longest decides"),
         ("08.2", lambda seconds, n: max(sum(seconds[i::n]) for i in range(n)), "nobody waits for a turn"),
+        ("08.2", finished_by_taking_from_the_list, "should stay as it is"),
         ("08.4", ("nothing.wav", "nowhere.wav"), "two files that exist"),
+        ("08.4", "nothing.wav", "two paths are expected"),
         ("09.2", lambda chunks, size: (chunk[:size] for chunk in chunks), "160 samples in each"),
         ("09.2", lambda chunks, size: np.array_split(np.concatenate([[], *chunks]), [size]), "160 samples in each"),
         ("09.2", waits_for_the_end, "it waits"),
@@ -108,6 +124,20 @@ def test_a_call_that_a_phone_recorded_can_be_judged(tmp_path, capsys):
     signal, rate = helpers.read_audio(source)
     sf.write(tmp_path / "call.wav", signal.T, rate)
     assert "hardly falls" in said(capsys, "08.4", (source, tmp_path / "call.wav"))
+
+
+def test_the_first_cell_says_how_to_get_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(helpers, "installed_versions", lambda: (["numpy 2"], ["keras is missing", "av 1 is too old"]))
+    with matplotlib.rc_context():
+        helpers.start_notebook()
+    keras, av, advice = capsys.readouterr().out.splitlines()[:3]
+    assert (keras, av) == ("keras is missing", "av 1 is too old")
+    assert f"{helpers.ROOT / 'requirements.txt'} in a cell of its own, then restart the kernel" in advice
+
+
+def test_versions_of_python_that_are_not_tested_are_told(monkeypatch):
+    monkeypatch.setattr("sys.version_info", (3, 14, 0))
+    assert "take one from 3.11 to 3.13" in helpers.installed_versions()[1][0]
 
 
 def test_versions_are_read_from_the_requirements(tmp_path, monkeypatch):

@@ -113,6 +113,13 @@ def test_opening(notebook):
     assert "OK: " in printed(code_cells(notebook)[0])
 
 
+def test_a_notebook_alone_says_what_it_lacks(notebook, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [])
+    with pytest.raises(AssertionError, match="download the whole course"):
+        exec(code_cells(notebook)[0].source)
+
+
 def test_ending(notebook):
     assert 3 <= len(bullets(section(notebook, "Recap"))) <= 6
     assert len(bullets(section(notebook, "Where to go on"))) >= 2

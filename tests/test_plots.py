@@ -62,6 +62,12 @@ def test_show_saves_the_figure(tmp_path, monkeypatch):
     assert (tmp_path / "images/noise.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_show_goes_on_where_the_course_is_read_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(helpers, "ROOT", tmp_path)
+    helpers.show(helpers.plot_waveform(noise(8064)), "A second of noise.", "noise.png")
+    assert "images/noise.png stays as it was" in capsys.readouterr().out
+
+
 def test_figures_keep_their_colours(tmp_path, monkeypatch):
     """The palette of a small file must hold the rare colours as well, such as the bright dots of a spectrogram."""
     monkeypatch.setattr(helpers, "ROOT", tmp_path)
