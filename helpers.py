@@ -1965,6 +1965,20 @@ def _samples(frame):
     return np.stack(planes) if planar else planes[0].reshape(-1, channels).T
 
 
+@functools.cache
+def _sound_decoders():
+    """FFmpeg's decoders of sound, by their names, with commas between: the picture in a file may be a trap."""
+    import av
+
+    def decodes_sound(name):
+        try:
+            return av.Codec(name, "r").type == "audio"
+        except ValueError:  # it encodes only
+            return False
+
+    return ",".join(filter(decodes_sound, sorted(av.codecs_available)))
+
+
 LONGEST_SILENCE = 8 * 3600  # s, of all pauses of a file: a few bytes can tell of days, which would fill the disk
 
 
@@ -1987,7 +2001,11 @@ class _Decoded(_Reader):
                     f"file:{path}",
                     format=ending[1:] if ending in (".g722", ".g729") else None,  # they have no header that tells
                     # A playlist, whatever its ending, may name addresses, and files that are not the user's to show.
-                    options={"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
+                    options={
+                        "protocol_whitelist": "file",
+                        "format_whitelist": ",".join(DEMUXERS),
+                        "codec_whitelist": _sound_decoders(),
+                    }
                     | ({"ignore_length": "1"} if hidden else {}),
                     metadata_errors="replace",
                 )

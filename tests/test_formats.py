@@ -1,5 +1,6 @@
 """What phones, exchanges and recorders write: read to its end, and written whole."""
 
+import contextlib
 import errno
 import fractions
 import io
@@ -15,6 +16,7 @@ from unittest.mock import Mock
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 import soundfile as sf
 from conftest import Fixed, piped, visible, write_format
@@ -785,12 +787,27 @@ def test_a_few_bytes_behind_a_wav_of_g726_are_no_sound(tmp_path):
     assert np.array_equal(helpers.read_audio(g726(tmp_path / "a.wav", tail=b"\r\n"))[0], whole)
 
 
+def with_picture(sound, picture):
+    """The bytes of an MP3 file with a picture in front."""
+    frame = b"APIC" + struct.pack(">IH", len(picture), 0) + picture
+    return b"ID3\3\0\0" + bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0)) + frame + sound
+
+
+def test_picture_is_not_decoded(tmp_path):
+    """One of a few bytes may fill the memory."""
+    picture = io.BytesIO()
+    PIL.Image.new("P", (300, 200)).save(picture, "GIF")
+    sound = write(tmp_path / "a.mp3", speech_like(10), format="MP3").read_bytes()
+    (tmp_path / "b.mp3").write_bytes(with_picture(sound, b"\0image/gif\0\3\0" + picture.getvalue()))
+    with contextlib.closing(helpers._Decoded(tmp_path / "b.mp3")) as reader:
+        assert [stream.width for stream in reader.container.streams.video] == [0]
+        assert reader.read(-1).shape == helpers.read_audio(tmp_path / "a.mp3")[0].shape
+
+
 def test_cut_mp3_with_a_picture(tmp_path):
     source = write(tmp_path / "a.mp3", speech_like(10), format="MP3")
     sound = source.read_bytes()
-    picture = b"APIC" + struct.pack(">IH", 200_000, 0) + bytes(200_000)
-    size = bytes(len(picture) >> shift & 127 for shift in (21, 14, 7, 0))
-    source.write_bytes(b"ID3\3\0\0" + size + picture + sound[: len(sound) // 2])
+    source.write_bytes(with_picture(sound[: len(sound) // 2], bytes(200_000)))
     with pytest.warns(UserWarning, match="seems to have been cut"):
         helpers.denoise_file(source, tmp_path / "b.wav", MODEL)
 
