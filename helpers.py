@@ -278,8 +278,8 @@ def list_rooms(corpus=None):
 
 def _by_number(file, path):
     """A path that leads to an open file, whatever other users put in the place of its `path`; on Linux alone."""
-    number = Path(f"/proc/self/fd/{file.fileno()}")
-    return number if number.exists() else path
+    number = f"/proc/self/fd/{file.fileno()}"
+    return Path(number) if os.path.exists(number) else path  # which a system may hide
 
 
 @contextlib.contextmanager
@@ -410,9 +410,9 @@ def _libraries_silent():
         except OSError:  # a service may have none
             yield
             return
-        with open(os.devnull, "wb") as devnull:
-            os.dup2(devnull.fileno(), 2)
         try:
+            with open(os.devnull, "wb") as devnull:
+                os.dup2(devnull.fileno(), 2)
             yield
         finally:
             os.dup2(stderr, 2)
@@ -1618,6 +1618,8 @@ def _end_of_sound(file, start, size):
 
 def _mended_header(file, size, start, patch):
     """The `start` bytes before the sound of an open file of `size` bytes, as they say that it goes on to the end."""
+    if start > LONGEST_HEADER:
+        raise ValueError("its header is longer than that of any recorder: convert it first")
     file.seek(0)
     head = bytearray(file.read(start))
     for position, data in patch.items():
@@ -1638,7 +1640,7 @@ def _compared_with_header(path):
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         found = _stated_sound(file, size)
-        if found is None or found[0] >= min(size, LONGEST_HEADER):
+        if found is None or found[0] >= size:
             return None, 0, False, False
         start, stated, patch = found
         unknown, rest = _is_unknown(stated), size - start - stated
@@ -1749,9 +1751,9 @@ def _samples_of_whole_blocks(path, reads_to_end):
         file.seek(0)
         header = file.read(min(start, LONGEST_HEADER))
     order = "big" if header.startswith(b"RIFX") else "little"
-    fields = re.search(rb"fmt .{16}(..).{4}(..)", header, re.DOTALL).groups()
-    n_bytes, n_samples = (int.from_bytes(field, order) for field in fields)  # in a block
-    if not n_bytes * n_samples:  # not all programs fill these fields
+    found = re.search(rb"fmt .{16}(..).{4}(..)", header, re.DOTALL)
+    n_bytes, n_samples = (int.from_bytes(field, order) for field in (found.groups() if found else (b"", b"")))
+    if not n_bytes * n_samples:  # in a block; not all programs fill these fields
         return math.inf
     return (size - start if reads_to_end else min(stated, size - start)) // n_bytes * n_samples
 
@@ -1997,18 +1999,13 @@ class _Decoded(_Reader):
         av.logging.set_skip_repeated(False)  # else what is told of a second file is left out
         try:
             with av.logging.Capture() as log:
-                self.container = av.open(
-                    f"file:{path}",
-                    format=ending[1:] if ending in (".g722", ".g729") else None,  # they have no header that tells
+                options = {
                     # A playlist, whatever its ending, may name addresses, and files that are not the user's to show.
-                    options={
-                        "protocol_whitelist": "file",
-                        "format_whitelist": ",".join(DEMUXERS),
-                        "codec_whitelist": _sound_decoders(),
-                    }
-                    | ({"ignore_length": "1"} if hidden else {}),
-                    metadata_errors="replace",
-                )
+                    "protocol_whitelist": "file",
+                    "format_whitelist": ",".join(DEMUXERS),
+                    "codec_whitelist": _sound_decoders(),
+                } | ({"ignore_length": "1"} if hidden else {})
+                self.container = self._container(f"file:{path}", ending, options)
                 self.format = self.container.format.name
                 if self.format == "ogg":
                     _, self.holed, self.ended, _ = _survey_ogg(path)
@@ -2035,6 +2032,17 @@ class _Decoded(_Reader):
             self.note = f"sound follows the end that its header states, and {told}"
         if n_tracks > 1:
             self.note = f"it holds {n_tracks} sound tracks: only the first one is read"
+
+    @staticmethod
+    def _container(url, ending, options):
+        """FFmpeg's container: by what it begins with, or, as after a cut or before a large picture, by its ending."""
+        import av
+
+        named = next((name for name in DEMUXERS if ending[1:] in av.ContainerFormat(name, "r").extensions), None)
+        if ending not in (".g722", ".g729"):  # which have no header
+            with contextlib.suppress(*[av.InvalidDataError] if named else []):
+                return av.open(url, options=options, metadata_errors="replace")
+        return av.open(url, format=named, options=options, metadata_errors="replace")
 
     @property
     def n_samples(self):
@@ -2221,7 +2229,7 @@ def _reader(path, ending):
             is_partial = n_streams > 1 or is_damaged or has_pauses or (reader.subtype == "OPUS" and not is_ended)
         if not is_partial:
             return reader
-    except (sf.LibsndfileError, TypeError, ValueError) as error:  # soundfile raises TypeError for names such as x.raw
+    except (sf.LibsndfileError, TypeError, ValueError) as error:  # off Linux, soundfile raises TypeError for x.raw
         reason = _reason(error)
     if reader:
         reader.close()
@@ -2279,7 +2287,7 @@ def open_audio(path, raw=None, rate=None, opened=None):
             raise ValueError(f"{path} is not audio that can be read ({_reason(error)}): {advice}") from None
         except OSError as error:
             if error.filename is not None:  # it could not be opened
-                raise
+                raise OSError(error.errno, error.strerror, str(path)) from None
             raise ValueError(f"{path} can't be read ({error.strerror}): check the disk, and try again") from None
         yield reader
 
@@ -2707,8 +2715,8 @@ def _set_tags(file, tags):
 
 
 def _write(path, store, audio, audio_format, subtype, peak, mark):
-    """Write the result of the recording `audio`, with its tags and a mark: the floats in `store`, over `peak`."""
-    tags, mark = {name: audio.tags[name] for name in TAGS if name in audio.tags}, {"software": mark}
+    """Write the result of the recording `audio`, with its tags and `mark`: the floats in `store` over `peak`."""
+    tags = {name: audio.tags[name] for name in TAGS if name in audio.tags}
     is_late = audio_format in ("WAV", "RF64")  # behind the sound: some exchanges skip the first 44 bytes of any WAV
     if audio_format == "MP3":  # which has no tag for software
         comment = re.sub(f"{MARK}[0-9a-f]{{12}} ?", "", tags.get("comment", ""))
@@ -2776,17 +2784,15 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
         if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
             warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
 
-        def reopened():
-            return open_audio(source, raw, rate, audio.path)
-
+        if audio.channels * audio.rate > 32 * 48_000:  # a block of which takes 7 GB
+            size = f"{audio.channels} channels at {audio.rate} Hz"
+            raise ValueError(f"{source}: {size} do not fit into memory: split its channels, or resample it first")
+        model, reopened = load_model(model), functools.partial(open_audio, source, raw, rate, audio.path)
+        whole = written_whole(target, source, audio.path)
         try:
-            # Whether it clips is known at its end, and it is too large for the memory: it waits in a file without a
-            # name.
-            with (
-                written_whole(target, source, audio.path) as part,
-                tempfile.TemporaryFile(dir=target.parent) as store,
-            ):
-                peak, length, fault = _denoise_into(store, audio, reopened, load_model(model), mix, subtype)
+            # Whether it clips is known at its end, and it is too large for the memory: it waits in a nameless file.
+            with whole as part, tempfile.TemporaryFile(dir=target.parent) as store:
+                peak, length, fault = _denoise_into(store, audio, reopened, model, mix, subtype)
                 now = source.stat() if source.exists() else begun
                 later = now.st_mtime_ns - begun.st_mtime_ns
                 grew = later > 0 and now.st_size > begun.st_size and os.path.samestat(now, begun)
@@ -2799,7 +2805,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
                     # libsndfile takes the byte that fills up an odd number of bytes for a sample.
                     subtype = "PCM_16" if subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_S8") else subtype
                 store.seek(0)
-                _write(part, store, audio, audio_format, subtype, peak if clips else 1, _mark(source))
+                _write(part, store, audio, audio_format, subtype, peak if clips else 1, {"software": _mark(source)})
                 _check_written(part, length, audio.rate)
                 if not overwrite:  # it may have come meanwhile
                     _check_replaceable(source, target)
@@ -2807,11 +2813,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
             raise ValueError(f"{source}: {error}") from error
         except FileNotFoundError:  # it names what has vanished, the source or the target's folder
             raise
-        except (
-            OSError,
-            sf.LibsndfileError,
-            AssertionError,
-        ) as error:  # soundfile asserts that all samples were written
+        except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all were written
             reason = getattr(error, "strerror", None) or error
             advice = ADVICE.get(getattr(error, "errno", None), "check the disk and its room, or choose another format")
             raise OSError(f"{target} could not be written ({reason}): {advice}") from None
@@ -2837,9 +2839,6 @@ def _denoise_into(store, audio, reopened, model, mix, subtype):
         with reopened() as file:
             if (file.rate, file.channels) != (audio.rate, audio.channels):
                 raise ValueError("it was changed while it was read: denoise it again")
-            if file.channels * file.rate > 32 * 48_000:  # a block of which takes 7 GB
-                size = f"{file.channels} channels at {file.rate} Hz"
-                raise ValueError(f"{size} are more than fit into memory: split its channels, or resample it first")
             yield from file.chunks(BLOCK * file.rate)
             fault = file.fault()
 
@@ -3588,9 +3587,11 @@ def start_notebook():
     plt.rcParams.update(STYLE)
     versions, problems = installed_versions()
     if problems:
-        command = f"%pip install -r {shlex.quote(str(ROOT / 'requirements.txt'))}"
-        print(*problems, f"Run {command} in a cell of its own, then restart the kernel.", sep="\n")
-    else:
+        path = ROOT / "requirements.txt"
+        print(*problems, f'Run %pip install -r "{path}" in a cell of its own, then restart the kernel.', sep="\n")
+    if not (3, 11) <= sys.version_info < (3, 14):
+        print(f"Python {platform.python_version()} is not tested: take one from 3.11 to 3.13.")
+    elif not problems:
         print("OK: these are versions that the course is tested with.")
     listed = ", ".join([f"Python {platform.python_version()}", *versions])
     display(HTML(f"<details><summary>Versions</summary>{listed}</details>"))
@@ -3600,13 +3601,11 @@ def installed_versions(requirements=ROOT / "requirements.txt"):
     """Compare what is installed with a requirements file.
 
     Returns: (versions, problems), two lists of texts: each package with its version, and a few words on each package
-    that is missing, too old or newer than the file's bounds, and on a Python that is not tested.
+    that is missing, too old or newer than the file's bounds.
     """
     from packaging.requirements import Requirement
 
     versions, problems = [], []
-    if not (3, 11) <= sys.version_info < (3, 14):
-        problems.append(f"Python {platform.python_version()} is not tested: take one from 3.11 to 3.13")
     lines = (line.partition("#")[0].strip() for line in Path(requirements).read_text().splitlines())
     for requirement in map(Requirement, filter(None, lines)):
         try:
@@ -3723,7 +3722,9 @@ def _run_evaluate(clean, noisy, csv, model):
     if csv:
         with written_whole(csv) as part:
             # Names tell who called whom: it is not for those who can't list the folders.
-            part.chmod(part.stat().st_mode & _mode_of_readers(clean, csv) & _mode_of_readers(noisy, csv))
+            mode = part.stat().st_mode & _mode_of_readers(clean, csv) & _mode_of_readers(noisy, csv)
+            has_one_group = len({path.stat().st_gid for path in (part, clean, noisy)}) == 1
+            part.chmod(mode if has_one_group or mode & 0o044 == 0o044 else 0o600)
             table.to_csv(part, index=False, float_format="%.4f")
 
 
