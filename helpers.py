@@ -2039,10 +2039,11 @@ class _Decoded(_Reader):
         import av
 
         named = next((name for name in DEMUXERS if ending[1:] in av.ContainerFormat(name, "r").extensions), None)
-        if ending not in (".g722", ".g729"):  # which have no header
-            with contextlib.suppress(*[av.InvalidDataError] if named else []):
-                return av.open(url, options=options, metadata_errors="replace")
-        return av.open(url, format=named, options=options, metadata_errors="replace")
+        open_as = functools.partial(av.open, url, options=options, metadata_errors="replace")
+        try:
+            return open_as(format=named if ending in (".g722", ".g729") else None)  # which have no header
+        except av.InvalidDataError:
+            return open_as(format=named)
 
     @property
     def n_samples(self):
