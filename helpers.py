@@ -2483,12 +2483,15 @@ def _removed(block, rate, start, level, model, behind):
         signal = resample(np.pad(signal, ((0, 0), (lead, 0))), SAMPLE_RATE, rate)
         return fix_length(signal, size=block.shape[-1])
 
-    if rate <= SAMPLE_RATE:
-        return widen(noise)
-    gain = upper_gain(narrow, noise)
-    frame = (np.arange(block.shape[-1]) / rate * SAMPLE_RATE - lead) / HOP_LENGTH_FFT
-    gain = np.stack([np.interp(frame, np.arange(len(row)), row) for row in gain]).astype(np.float32)
-    return widen(noise) + (1 - gain) * (block - widen(narrow))
+    removed = widen(noise)
+    if rate > SAMPLE_RATE:
+        frame = (np.arange(block.shape[-1]) / rate * SAMPLE_RATE - lead) / HOP_LENGTH_FFT
+        for i in range(len(block)):  # one by one: many channels take less memory so
+            one = slice(i, i + 1)
+            (gain,) = upper_gain(narrow[one], noise[one])
+            gain = np.interp(frame, np.arange(len(gain)), gain)
+            removed[i] += (1 - gain) * (block[i] - widen(narrow[one])[0])
+    return removed
 
 
 def _check_mix(mix):
@@ -2785,7 +2788,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
         if audio.rate > SAMPLE_RATE:  # one text for all files: Python shows it once
             warnings.warn("above 4 kHz, which the network can't hear, all is attenuated as 3 to 4 kHz is", stacklevel=2)
 
-        if audio.channels * audio.rate > 32 * 48_000:  # a block of which takes 7 GB
+        if audio.channels * audio.rate > 32 * 48_000:  # a block of which takes 4 GB
             size = f"{audio.channels} channels at {audio.rate} Hz"
             raise ValueError(f"{source}: {size} do not fit into memory: split its channels, or resample it first")
         model, reopened = load_model(model), functools.partial(open_audio, source, raw, rate, audio.path)
