@@ -310,8 +310,8 @@ def written_whole(path, source=None, opened=None):
     try:
         with open(part, "xb", opener=functools.partial(os.open, mode=mode)) as file:
             written = _by_number(file, part) if origin else part  # Keras wants to see the name's ending
-            if origin and written.stat().st_gid != origin.st_gid and mode & 0o044 != 0o044:
-                written.chmod(0o600)  # not for another group than the source's, nor for the source's if it is shut out
+            if origin and _of_one_group(mode, written, Path(opened)) != mode:
+                written.chmod(0o600)
             if fcntl:
                 with contextlib.suppress(OSError):  # not all network drives have locks
                     fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives: see `remove_abandoned`
@@ -352,8 +352,7 @@ def _make_folder(folder, *models):
         for model in models:
             mode &= _mode_of_readers(model, folder)
         folder.mkdir(mode | (mode & 0o444) >> 2, exist_ok=True)
-        groups = {path.stat().st_gid for path in (folder, *models)}
-        if len(groups) > 1 and mode & 0o044 != 0o044:
+        if _of_one_group(mode, folder, *models) != mode:
             folder.chmod(0o700)
 
 
@@ -368,6 +367,15 @@ def _mode_of_readers(source, target):
             passes = passes & 0o001 | (passes & 0o001) << 3
         mode &= 0o600 | 6 * (passes & 0o011)
     return mode | 0o600
+
+
+def _of_one_group(mode, *paths):
+    """The bits `mode` for files or folders, or the owner's alone if they are of several groups and not for all to read.
+
+    Else another group could read what one may, or a group what it is shut out of.
+    """
+    groups = {path.stat().st_gid for path in paths}
+    return mode if len(groups) == 1 or mode & 0o044 == 0o044 else mode & 0o700
 
 
 def _mode(path):
@@ -2763,8 +2771,9 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
     its tags, beside a mark that it is denoised. It appears when it is whole, with the source's time of change, and can
     be read by nobody who can't read the source. Where the result would clip it is attenuated, and a warning says by how
     much; where the source is at full scale already, it is limited instead. A target of a format that can't be written
-    becomes a `.wav`. Memory does not grow with the length. `model` and `mix` are those of `denoise`, `raw` and `rate`
-    those of `read_audio`. Without `overwrite` only what bears the mark of this source is replaced.
+    becomes a `.wav`. Memory does not grow with the length, but with channels times rate: more than 1.5 million samples
+    a second are refused. `model` and `mix` are those of `denoise`, `raw` and `rate` those of `read_audio`. Without
+    `overwrite` only what bears the mark of this source is replaced.
     Raises: FileNotFoundError, OSError, or ValueError with one sentence that names the file and the remedy.
     """
     source, named, target = Path(source), Path(target), target_name(target)
@@ -3727,8 +3736,7 @@ def _run_evaluate(clean, noisy, csv, model):
         with written_whole(csv) as part:
             # Names tell who called whom: it is not for those who can't list the folders.
             mode = part.stat().st_mode & _mode_of_readers(clean, csv) & _mode_of_readers(noisy, csv)
-            has_one_group = len({path.stat().st_gid for path in (part, clean, noisy)}) == 1
-            part.chmod(mode if has_one_group or mode & 0o044 == 0o044 else 0o600)
+            part.chmod(_of_one_group(mode, part, clean, noisy))
             table.to_csv(part, index=False, float_format="%.4f")
 
 
