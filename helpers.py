@@ -237,13 +237,13 @@ def list_noise(corpus=None):
         for clip in clips.sort_values("filename").itertuples():
             split = {1: "test", 2: "validation"}.get(clip.fold, "train")
             rows.append((meta.parents[1] / "audio" / clip.filename, clip.category, clip.fold, split))
-            if split == "test":
+            if split != "train":
                 held_out.update(clip.filename.split("-")[1:2])
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
         others = ("LibriSpeech", "speech", "rir", "archives", "unpacking")  # the last two are of `download_corpus`
         if folder.is_dir() and folder.name not in others and not folder.name.startswith(("ESC-50", ".")):
             # Other sets come from Freesound as ESC-50 does, and their names begin with its number of the recording, or
-            # as ESC-50's do: none may be in both training and testing.
+            # as ESC-50's do: none may be in two splits.
             numbers = {path: re.match(r"(\d+)(?:-(\d+))?", path.stem) for path in _sounds(folder)}
             files = (path for path, found in numbers.items() if not found or held_out.isdisjoint(found.groups()))
             rows.extend((path, folder.name, 0, "train") for path in files)
@@ -1940,7 +1940,7 @@ class _Sndfile(_Reader):
             if isinstance(error, MemoryError) and n >= 0:  # it is the machine's
                 raise
             if self.file.format == "FLAC":  # libsndfile stops where it is damaged, or was cut
-                self.decoder = _Decoded(self.path)
+                self.decoder = _Decoded(self.path, ".flac")
                 self.decoder.skip(self.length)
                 return self.decoder.read(n)
             raise ValueError(f"it is damaged ({error}): copy or record it again") from None
@@ -1989,7 +1989,14 @@ def _sound_decoders():
     return ",".join(filter(decodes_sound, sorted(av.codecs_available)))
 
 
-LONGEST_SILENCE = 8 * 3600  # s, of all pauses of a file: a few bytes can tell of days, which would fill the disk
+def _tag_length(path):
+    """How many bytes the ID3 tag takes that a file begins with; 0 if there is none."""
+    with path.open("rb") as file:
+        tag = re.match(rb"ID3...(.{4})", file.read(10), re.DOTALL)
+    return 10 + sum(byte << 7 * i for i, byte in enumerate(reversed(tag[1]))) if tag else 0
+
+
+LONGEST_SILENCE = 8 * 3600  # s, of all pauses of a file with little sound: a few bytes could fill the disk
 
 
 class _Decoded(_Reader):
@@ -2013,7 +2020,7 @@ class _Decoded(_Reader):
                     "format_whitelist": ",".join(DEMUXERS),
                     "codec_whitelist": _sound_decoders(),
                 } | ({"ignore_length": "1"} if hidden else {})
-                self.container = self._container(f"file:{path}", ending, options)
+                self.container = self._container(path, ending, options)
                 self.format = self.container.format.name
                 if self.format == "ogg":
                     _, self.holed, self.ended, _ = _survey_ogg(path)
@@ -2042,14 +2049,15 @@ class _Decoded(_Reader):
             self.note = f"it holds {n_tracks} sound tracks: only the first one is read"
 
     @staticmethod
-    def _container(url, ending, options):
+    def _container(path, ending, options):
         """FFmpeg's container: by what it begins with, or, as after a cut or before a large picture, by its ending."""
         import av
 
         named = next((name for name in DEMUXERS if ending[1:] in av.ContainerFormat(name, "r").extensions), None)
-        open_as = functools.partial(av.open, url, options=options, metadata_errors="replace")
+        open_as = functools.partial(av.open, f"file:{path}", options=options, metadata_errors="replace")
         try:
-            return open_as(format=named if ending in (".g722", ".g729") else None)  # which have no header
+            # Those two have no header, and what follows a tag of more than 1 MB FFmpeg takes for MP3.
+            return open_as(format=named if ending in (".g722", ".g729") or _tag_length(path) > 1_000_000 else None)
         except av.InvalidDataError:
             return open_as(format=named)
 
@@ -2063,8 +2071,7 @@ class _Decoded(_Reader):
             return None
         if self.format == "mp3":  # only this frame tells it
             with self.path.open("rb") as file:
-                tag = re.match(rb"ID3...(.{4})", file.read(10), re.DOTALL)  # with a picture it may be large
-                file.seek(10 + sum(byte << 7 * i for i, byte in enumerate(reversed(tag[1]))) if tag else 0)
+                file.seek(_tag_length(self.path))  # with a picture it may be large
                 if not re.search(rb"Xing|Info|VBRI", file.read(1 << 16)):
                     return None
         if self.stream.duration and self.format != "asf":
@@ -2142,7 +2149,7 @@ class _Decoded(_Reader):
                             length += silence.shape[-1]
                             silent += silence.shape[-1]
                             self.lost += is_lost * silence.shape[-1]
-                        if silent > LONGEST_SILENCE * self.rate:
+                        if silent > max(LONGEST_SILENCE * self.rate, 60 * (length - silent)):
                             raise ValueError("its times tell of more than 8 hours of silence: convert it first")
                 length += frame.samples
                 yield _samples(frame)
@@ -2827,7 +2834,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
         except FileNotFoundError:  # it names what has vanished, the source or the target's folder
             raise
         except (OSError, sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all were written
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or getattr(error, "error_string", error)
             advice = ADVICE.get(getattr(error, "errno", None), "check the disk and its room, or choose another format")
             raise OSError(f"{target} could not be written ({reason}): {advice}") from None
     if fault:
@@ -3736,7 +3743,8 @@ def _run_evaluate(clean, noisy, csv, model):
         with written_whole(csv) as part:
             # Names tell who called whom: it is not for those who can't list the folders.
             mode = part.stat().st_mode & _mode_of_readers(clean, csv) & _mode_of_readers(noisy, csv)
-            part.chmod(_of_one_group(mode, part, clean, noisy))
+            with contextlib.suppress(PermissionError):  # of drives that give all files the rights of the mount
+                part.chmod(_of_one_group(mode, part, clean, noisy))
             table.to_csv(part, index=False, float_format="%.4f")
 
 

@@ -2,10 +2,10 @@
 
 Run it in the folder above as `python -m data.make_robustness BENCHMARK`, with a benchmark as in `make_results.py`; the
 shouted voices are those of RAVDESS in the corpus that SPEECH_CORPUS names, and `real/` in BENCHMARK, if it is there,
-holds noisy recordings that nobody blended. Each figure is a mean over up to 25 recordings, with a 95 % interval
-(bootstrap over recordings). In a call of two parties, both in the telephone band, each talks for 1.5 s in turn; "lost"
-are those of the second one's parts of 20 ms, up to 20 dB below the loudest, that lose more than 10 dB. PESQ needs the
-package pesq.
+holds noisy recordings that nobody blended. Each figure is a mean over the recordings, with half the width of its 95 %
+interval (Student's), the least and the most. In a call of two parties, both in the telephone band, each talks for 1.5 s
+in turn; "lost" are those of the second one's parts of 20 ms, up to 20 dB below the loudest, that lose more than 10 dB.
+PESQ needs the package pesq.
 """
 
 import sys
@@ -15,7 +15,19 @@ import numpy as np
 import pandas as pd
 from scipy.signal import butter, firwin, sosfiltfilt
 
-from helpers import ROOT, SAMPLE_RATE, blend, denoise, dnsmos, find_corpus, load_audio, measure, paired_files, whisper
+from helpers import (
+    ROOT,
+    SAMPLE_RATE,
+    blend,
+    denoise,
+    dnsmos,
+    find_corpus,
+    load_audio,
+    margin_of_error,
+    measure,
+    paired_files,
+    whisper,
+)
 
 BAND = butter(4, (300, 3400), "bandpass", fs=SAMPLE_RATE, output="sos")
 N_SAMPLES = 12 * SAMPLE_RATE  # of a call
@@ -88,28 +100,28 @@ def dnsmos_gains(signal):
 
 def figures(pairs, shouted, real):
     """Yield (what, unit, values) for each row of the table."""
-    chosen, rng = range(0, len(pairs), max(1, len(pairs) // 20)), np.random.default_rng(0)
+    numbers, rng = range(len(pairs)), np.random.default_rng(0)
     for snr_db, softer in ((None, (10, 20, 30)), (20, (10, 20)), (10, (10,))):
         for softer_db in softer:
             noise = "no noise" if snr_db is None else f"noise {snr_db} dB below the first"
-            values = [lost_parts(pairs, i, softer_db, snr_db) for i in chosen]
+            values = [lost_parts(pairs, i, softer_db, snr_db) for i in numbers]
             yield f"second party {softer_db} dB softer, {noise}", "% lost", values
-    yield "two talkers at once, the one who loses more", "dB", [least_gain_db(pairs, i) for i in chosen]
-    clean = [pairs[i][1] for i in chosen]
+    yield "two talkers at once, the one who loses more", "dB", [least_gain_db(pairs, i) for i in numbers]
+    clean = [x for _, x, _ in pairs]
     yield "speech in rooms", "dB", [change_db(np.convolve(x, random_room(rng))[: len(x)]) for x in clean]
     yield "whisper (vocoder)", "dB", [change_db(whisper(x, rng)) for x in clean]
     yield "shouting", "dB", [change_db(load_audio(path)) for path in shouted]
     silence = np.zeros(30 * SAMPLE_RATE, np.float32)
     yield "2.5 s of speech after 30 s of silence", "dB", [change_after_db(silence, x) for x in clean]
     yield "speech whose band ends at 3 kHz", "dB", [change_db(cut_at_3_khz(x)) for x in clean]
-    cut = [[cut_at_3_khz(x) for x in pairs[i][1:]] for i in chosen]
+    cut = [[cut_at_3_khz(x) for x in pair] for _, *pair in pairs]
     gained = [measure(x, denoise(noisy))["pesq"] - measure(x, noisy)["pesq"] for x, noisy in cut]
     yield "noisy speech whose band ends at 3 kHz", "PESQ gained", gained
-    moved = [(x, noisy, noisy + np.sqrt(np.mean(noisy**2))) for _, x, noisy in (pairs[i] for i in chosen)]
+    moved = [(x, noisy, noisy + np.sqrt(np.mean(noisy**2))) for _, x, noisy in pairs]
     gained = [measure(x, denoise(with_dc))["pesq"] - measure(x, noisy)["pesq"] for x, noisy, with_dc in moved]
     yield "noisy speech with an offset (DC) as loud as both", "PESQ gained", gained
-    yield "noise alone", "dB", [change_db(pairs[i][2] - pairs[i][1]) for i in chosen]
-    babble = [babble_gains(pairs, i) for i in chosen]
+    yield "noise alone", "dB", [change_db(noisy - x) for _, x, noisy in pairs]
+    babble = [babble_gains(pairs, i) for i in numbers]
     for k, measured in enumerate(("PESQ", "ESTOI")):
         yield "six talkers behind the first, 5 dB softer in all", f"{measured} gained", [gains[k] for gains in babble]
     unblended = [dnsmos_gains(signal) for signal in real]
@@ -117,10 +129,10 @@ def figures(pairs, shouted, real):
         yield f"noisy recordings, {judged} of them", "DNSMOS gained", [gains[k] for gains in unblended]
 
 
-def interval(values):
-    """Mean of values, and the 95 % interval of it by bootstrap."""
-    means = np.random.default_rng(0).choice(values, (2000, len(values))).mean(axis=1)
-    return np.mean(values), *np.percentile(means, (2.5, 97.5))
+def summary(values):
+    """The mean of values, half the width of its 95 % interval, the least and the most of them."""
+    values = pd.Series(values)
+    return values.mean(), margin_of_error(values), values.min(), values.max()
 
 
 def main(benchmark):
@@ -128,8 +140,8 @@ def main(benchmark):
     shouted = sorted((find_corpus() / "speech" / "ravdess").glob("*/03-01-05-02-*"))[:20]  # angry, strong
     real = [load_audio(path, duration=60) for path in sorted((benchmark / "real").glob("*/*.flac"))]
     found = figures(pairs, shouted, real)
-    rows = [(what, unit, len(values), *interval(values)) for what, unit, values in found if values]
-    table = pd.DataFrame(rows, columns=["what", "unit", "recordings", "mean", "low", "high"])
+    rows = [(what, unit, len(values), *summary(values)) for what, unit, values in found if values]
+    table = pd.DataFrame(rows, columns=["what", "unit", "recordings", "mean", "half_width", "least", "most"])
     table.to_csv(ROOT / "data" / "results" / "robustness.csv", index=False, float_format="%.2f")
 
 

@@ -303,6 +303,15 @@ def test_main_evaluates(tmp_path, speech, small_model, capsys):
         run_main(*arguments, "--model", small_model)
 
 
+def test_main_evaluates_to_a_drive_whose_rights_are_those_of_its_mount(tmp_path, speech, fixed_model, monkeypatch):
+    for name in ("clean", "noisy"):
+        write(tmp_path / name / "a.wav", speech)
+    monkeypatch.setattr(Path, "chmod", Mock(side_effect=PermissionError))
+    arguments = ("evaluate", "--clean", tmp_path / "clean", "--noisy", tmp_path / "noisy", "--csv", tmp_path / "a.csv")
+    assert run_main(*arguments, "--model", fixed_model) == 0
+    assert len(pd.read_csv(tmp_path / "a.csv")) == 2
+
+
 def test_main_evaluates_what_is_clean_already(tmp_path, speech, fixed_model, capsys):
     for name, level in (("a.wav", 0.0), ("b.wav", 0.01)):
         write(tmp_path / "clean" / name, speech, subtype="FLOAT")

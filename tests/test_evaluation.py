@@ -186,6 +186,10 @@ def test_robustness_tells_changes_of_level(two_pairs, keeps):
         assert rows[what] == pytest.approx([-6.02] * 2, abs=0.01)
 
 
+def test_robustness_tells_the_worst_beside_the_mean():
+    assert make_robustness.summary([0, 1, 2]) == pytest.approx((1, 2.484, 0, 2), abs=1e-3)
+
+
 def test_robustness_tells_gains(two_pairs, monkeypatch):
     clean, noisy = two_pairs[0][1:]
     monkeypatch.setattr(make_robustness, "denoise", lambda signal: clean)

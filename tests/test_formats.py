@@ -495,6 +495,11 @@ def test_pauses_do_not_fill_the_disk(tmp_path, monkeypatch):
     assert visible(tmp_path) == ["a.mka"]
 
 
+def test_log_of_a_day_keeps_its_pauses(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers, "LONGEST_SILENCE", 1)
+    assert helpers.read_audio(with_times(tmp_path / "a.mka", (0, 20, 40)))[0].shape[-1] > 40 * RATE
+
+
 def test_many_channels_of_a_high_rate_do_not_fill_the_memory(tmp_path):
     sf.write(tmp_path / "a.wav", np.zeros((100, 64), np.int16), 48_000)
     with pytest.raises(ValueError, match=r"a\.wav: 64 channels at 48000 Hz do not fit into memory"):
@@ -785,13 +790,26 @@ def test_a_few_bytes_behind_a_wav_of_g726_are_no_sound(tmp_path):
     assert np.array_equal(helpers.read_audio(g726(tmp_path / "a.wav", tail=b"\r\n"))[0], whole)
 
 
-def test_recording_without_its_head_is_known_by_its_ending(tmp_path):
-    content = encode(tmp_path / "a.aac", "aac", speech_like(9)).read_bytes()
-    tag = b"ID3\4\0\0" + bytes(2_000_000 >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(2_000_000)
-    (tmp_path / "b.aac").write_bytes(tag + content)
-    assert np.array_equal(*(helpers.read_audio(tmp_path / name)[0] for name in ("a.aac", "b.aac")))
+@pytest.fixture(scope="module")
+def picture():
+    """A tag with a picture that is larger than what FFmpeg looks at."""
+    return b"ID3\4\0\0" + bytes(2_000_000 >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(2_000_000)
+
+
+@pytest.mark.parametrize("seconds", [9, 40])  # FFmpeg looks at 64 kB of sound
+@pytest.mark.parametrize(("ending", "codec"), [("aac", "aac"), ("ac3", "ac3")])
+def test_recording_behind_a_large_picture_is_known_by_its_ending(tmp_path, picture, ending, codec, seconds):
+    whole = encode(tmp_path / f"a.{ending}", codec, speech_like(seconds, rate=32_000), rate=32_000)
+    tagged = with_bytes(tmp_path / f"b.{ending}", picture + whole.read_bytes())
+    assert np.array_equal(*(helpers.read_audio(path)[0] for path in (whole, tagged)))
+
+
+@pytest.mark.filterwarnings("ignore:.*seems to have been cut")
+@pytest.mark.parametrize("tagged", [False, True])
+@pytest.mark.parametrize(("start", "end"), [(5000, None), (0, -5000)])
+def test_flac_without_its_head_or_end_is_read_behind_a_large_picture_too(tmp_path, picture, tagged, start, end):
     write(tmp_path / "a.flac", speech_like(9), format="FLAC")
-    (tmp_path / "b.flac").write_bytes((tmp_path / "a.flac").read_bytes()[5000:])
+    (tmp_path / "b.flac").write_bytes(picture * tagged + (tmp_path / "a.flac").read_bytes()[start:end])
     assert helpers.read_audio(tmp_path / "b.flac")[0].shape[-1] > 5 * RATE
 
 
@@ -994,6 +1012,20 @@ def test_disk_that_fills_when_libsndfile_closes_the_file(tmp_path, monkeypatch, 
     with pytest.raises(OSError, match=rf"b\{ending} could not be written .*: check the disk"):
         helpers.denoise_file(source, tmp_path / f"b{ending}", MODEL)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_result_that_can_not_be_begun_is_told_without_its_number(tmp_path, monkeypatch):
+    open_file = sf.SoundFile
+
+    def refuses_to_write(path, mode="r", *arguments, **options):
+        if mode != "r" and isinstance(path, bytes):
+            raise sf.LibsndfileError(2, f"Error opening {path!r}: ")
+        return open_file(path, mode, *arguments, **options)
+
+    source = write(tmp_path / "a.wav")
+    monkeypatch.setattr(helpers.sf, "SoundFile", refuses_to_write)
+    with pytest.raises(OSError, match=r"b\.wav could not be written \(System error\.\): check the disk"):
+        helpers.denoise_file(source, tmp_path / "b.wav", MODEL)
 
 
 def test_result_that_does_not_reach_the_disk_is_told(tmp_path, monkeypatch):
