@@ -171,23 +171,22 @@ def _sounds(folder):
 
 def _with_durations(table):
     """Add the column `duration` in seconds; name in a warning, and leave out, what cannot be read or is too short."""
-    durations, left_out = [], []
+    durations, left_out = {}, []
     for path in table["path"]:
         try:
             info = sf.info(_encoded(path))
-            durations.append(info.duration)
             if info.duration < MIN_DURATION:
                 left_out.append(f"{path}: {info.duration:.2f} s is shorter than {MIN_DURATION} s")
             elif _is_unknown(info.frames):
-                durations[-1] = 0.0
                 left_out.append(f"{path}: it states no length: convert it")
+            else:
+                durations[path] = info.duration
         except sf.LibsndfileError as error:
-            durations.append(0.0)
             left_out.append(f"{path}: {error.error_string}")
     if left_out:
         warnings.warn(f"{len(left_out)} files left out:\n" + "\n".join(left_out), stacklevel=3)
-    table["duration"] = durations
-    return table[table["duration"] >= MIN_DURATION].reset_index(drop=True)
+    table["duration"] = table["path"].map(durations)
+    return table.dropna(subset="duration", ignore_index=True)
 
 
 def list_speech(corpus=None):
