@@ -1885,7 +1885,9 @@ class _Sndfile(_Reader):
         layout = (raw[1], 1, raw[0], "LITTLE", "RAW") if raw else ()
         self._open(_Mended(path, *mended) if mended else _encoded(path), layout)
         seconds = hidden * self.file.frames / self.file.samplerate
-        if 0 < seconds < 0.1:  # a few bytes that another program left there
+        if seconds >= 0.1:
+            self.note = f"{seconds:.1f} s of sound follow the end that its header states, and are read too"
+        elif seconds > 0:  # a few bytes that another program left there
             self.close()
             self._open(_encoded(path))
         self.rate, self.channels, self.subtype = self.file.samplerate, self.file.channels, self.file.subtype
@@ -1905,8 +1907,6 @@ class _Sndfile(_Reader):
         bext = sf._ffi.new("char[]", 1 << 14)  # with a coding history of up to 15 kB
         if sf._snd.sf_command(self.file._file, GET_BROADCAST_INFO, bext, len(bext)):
             self.bext = bext
-        if seconds >= 0.1:
-            self.note = f"{seconds:.1f} s of sound follow the end that its header states, and are read too"
 
     def _open(self, source, layout=()):
         self.source = source
