@@ -1448,7 +1448,9 @@ def describe(model, corpus, files, pairs):
     are those of `held_out_blends`.
     """
     scores = evaluate(pairs, {"enhanced": functools.partial(denoise, model=model)})
-    minutes = _minutes_by_source(corpus, files)
+    source = files["path"].map(lambda path: path.relative_to(corpus).parts[0])
+    minutes = files.groupby([source, "split"])["duration"].sum() / 60
+    minutes = {name: part.droplevel(0).round(1).to_dict() for name, part in minutes.groupby(level=0)}
     is_sample = corpus.resolve().is_relative_to(ROOT / "data" / "sample")  # which is nobody's recording
     licences = {} if is_sample else LICENCES
     return {
@@ -1464,13 +1466,6 @@ def _card(model):
     path = Path(model).with_suffix(".json")
     card = json.loads(path.read_text()) if path.is_file() else {}
     return {"file": Path(model).name, **{key: value for key, value in card.items() if key != "history"}}
-
-
-def _minutes_by_source(corpus, files):
-    """Minutes in each split of each data set, by the folder that holds it, for the model's card."""
-    source = files["path"].map(lambda path: path.relative_to(corpus).parts[0])
-    minutes = files.groupby([source, "split"])["duration"].sum() / 60
-    return {name: part.droplevel(0).round(1).to_dict() for name, part in minutes.groupby(level=0)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
