@@ -2509,7 +2509,7 @@ def _check_mix(mix):
 
 
 def _check_rate(rate):
-    if not math.isfinite(rate) or rate != int(rate):
+    if not float(rate).is_integer():
         raise ValueError(f"a sample rate of {rate} Hz is no integer: resample the recording first")
     if not 1000 <= rate <= 1_000_000:
         raise ValueError(f"a sample rate of {rate} Hz is none that recordings have: repair its header, or resample it")
