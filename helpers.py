@@ -564,22 +564,19 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
 def _unpack(archive, folder):
     """Unpack a tar or zip archive; raise ValueError or tarfile.FilterError if it would write outside of `folder`."""
 
-    def check(name):
-        if name.startswith("/") or ".." in Path(name).parts:
-            raise ValueError(f"it would write {name}, outside of its folder")
-
-    def checked(member, folder):
-        check(member.name)
-        return tarfile.data_filter(member, folder)  # refuses links that lead out
+    def check(names):
+        for name in names:
+            if name.startswith("/") or ".." in Path(name).parts:
+                raise ValueError(f"it would write {name}, outside of its folder")
 
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
-            for name in file.namelist():
-                check(name)
+            check(file.namelist())
             file.extractall(folder)
     elif hasattr(tarfile, "data_filter"):
         with tarfile.open(archive) as file:
-            file.extractall(folder, filter=checked)
+            check(file.getnames())
+            file.extractall(folder, filter="data")  # refuses links that lead out
     else:
         raise ValueError("Python before 3.11.4 can't unpack it safely")
 
