@@ -188,11 +188,11 @@ def make_slides(folder, reveal):
         (folder / f"{name}.slides.html").write_text(page, encoding="utf-8")
 
 
-def navigation(names, name, titles):
+def navigation(name, titles):
     """Links to the page before, to the index and to the page after."""
+    names = [None, *titles, None]
     position = names.index(name)
-    before = names[position - 1] if position > 0 else None
-    after = names[position + 1] if position + 1 < len(names) else None
+    before, after = names[position - 1], names[position + 1]
     links = [
         f'<a rel="prev" href="{before}.html">← {html.escape(titles[before])}</a>' if before else "<span></span>",
         '<a href="index.html">Course</a>',
@@ -252,7 +252,7 @@ def make_site(folder):
             notebook.cells[0].source += f"\n\n{CONTENTS}"
         link(notebook, ".html", "index.html", "{}.html")
         notebook.metadata["title"] = titles[name]
-        resources = {"metadata": {"name": name}, "navigation": navigation(list(pages), name, titles)}
+        resources = {"metadata": {"name": name}, "navigation": navigation(name, titles)}
         page, _ = exporter.from_notebook_node(notebook, resources)
         page = re.sub(r'<a class="anchor-link"[^>]*></a>', "", page)  # without a text, a reader can't see it
         page = page.replace(CONTENTS, contents(page))
