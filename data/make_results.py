@@ -21,6 +21,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from data.make_baseline import denoise_original
 from helpers import (
+    MEASURES,
     MODEL,
     ROOT,
     SAMPLE_RATE,
@@ -67,7 +68,6 @@ HEARS = {  # how much of a file a system hears before it begins; all others hear
     "noisereduce": "all",
     "noisy input": "nothing",
 }
-MEASURES = ["pesq", "stoi", "estoi", "si_sdr"]
 
 
 def score(pairs, systems):
@@ -97,7 +97,7 @@ def compare(scores, pairs, systems, peers):
     rows = []
     for signal, (name, enhance, source) in systems.items():
         table = scores[(scores["condition"] == "as it is") & (scores["signal"] == signal)]
-        row = {"peer": name, **table[MEASURES].mean(), "rtf": computing_cost(pairs, enhance), "source": source}
+        row = {"peer": name, **table[list(MEASURES)].mean(), "rtf": computing_cost(pairs, enhance), "source": source}
         for snr_db, files in table.groupby("nominal_snr_db"):
             row |= {f"{measure}_{snr_db}dB": files[measure].mean() for measure in ("pesq", "si_sdr")}
         rows.append(row)
