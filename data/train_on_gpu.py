@@ -152,9 +152,9 @@ def train(queues, start, epochs, batch_size, learning_rate):
     return model, history
 
 
-def final_loss(model, source, n_batches=20):
-    """The mean loss of the finished network on blends of `source`."""
-    batches = (source[index] for index in range(n_batches))
+def final_loss(model, source):
+    """The mean loss of the finished network on 20 batches of `source`."""
+    batches = (source[index] for index in range(20))
     return float(np.mean([helpers.spectral_loss(true, model.predict_on_batch(noisy)) for noisy, true in batches]))
 
 

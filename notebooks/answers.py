@@ -270,9 +270,9 @@ def cleaned_call(paths):
     yield np.abs(cleaned).max() <= 1 and np.mean(np.abs(cleaned) >= 0.999) < 1e-3, "the cleaned call clips."
 
 
-def _pieces(signal, n=800):
-    """Cut `(channels, samples)` into pieces `(m, n)`, channel after channel; the remainder is left out."""
-    return signal[:, : signal.shape[1] // n * n].reshape(-1, n)
+def _pieces(signal):
+    """Cut `(channels, samples)` into pieces `(n, 800)`, channel after channel; the remainder is left out."""
+    return signal[:, : signal.shape[1] // 800 * 800].reshape(-1, 800)
 
 
 def regular_pieces(regular):
