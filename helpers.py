@@ -3141,20 +3141,20 @@ def _checked_chunk(chunk, shape):
 
 def _wav_header(source):
     """Read a WAV stream up to its samples: its header, bytes in a sample of all channels, and bytes of sound."""
-    header, name, length, frame = bytearray(source.read(12)), b"", 0, 0
+    header, frame = bytearray(source.read(12)), 0
     if header[:4] not in (b"RIFF", b"RF64") or header[8:] != b"WAVE":
         raise ValueError("it is no WAV: send one, or tell the sample format of a stream without a header by --raw")
-    while name != b"data":
+    while len(head := source.read(8)) == 8:
+        name, length = struct.unpack("<4sI", head)
+        if name == b"data":
+            return bytes(header + head), frame, math.inf if _is_unknown(length) else length
         if len(header) + length > LONGEST_HEADER:
             raise ValueError("its header is longer than that of any recorder: check what sends it")
-        content, head = source.read(length + length % 2), source.read(8)
+        content = source.read(length + length % 2)
         if name == b"fmt ":
             frame = int.from_bytes(content[12:14], "little")
-        if len(head) < 8:
-            raise ValueError("it ends within its header: check what sends it")
-        header += content + head
-        name, length = struct.unpack("<4sI", head)
-    return bytes(header), frame, math.inf if _is_unknown(length) else length
+        header += head + content
+    raise ValueError("it ends within its header: check what sends it")
 
 
 # Sample formats that a stream can have, as each sample is coded by itself, and its bytes.
