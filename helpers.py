@@ -3722,10 +3722,10 @@ def _run_evaluate(clean, noisy, csv, model):
         raise ValueError(f"{csv} would be a recording by its name: name a table, such as scores.csv")
     table = evaluate(list(paired_files(clean, noisy)), {"enhanced": functools.partial(denoise, model=model)})
     finite = table.replace([np.inf, -np.inf], np.nan)
-    unknown = finite[list(MEASURES)].isna().groupby(finite["name"]).transform("any")  # of any of the signals
-    finite[list(MEASURES)] = finite[list(MEASURES)].mask(unknown)
-    print(finite.groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
-    scores = finite[list(MEASURES)].dropna(axis=1, how="all")  # PESQ's package may be missing
+    scores = finite[list(MEASURES)]
+    scores = scores.mask(scores.isna().groupby(table["name"]).transform("any"))  # of any of the signals
+    print(finite.assign(**scores).groupby("signal", sort=False).mean(numeric_only=True).round(3).to_string())
+    scores = scores.dropna(axis=1, how="all")  # PESQ's package may be missing
     names = table["name"][scores.isna().any(axis=1)].unique()
     if len(names):
         text = f"{len(names)} files have measures that are infinite or can't be told, such as {names[0]}: the means"
