@@ -1822,8 +1822,7 @@ class _HeldSignals:
     def __init__(self):
         self.waiting, self.handlers = None, {}
         if threading.current_thread() is threading.main_thread():  # Python has all signals handled there
-            handlers = {number: signals.getsignal(number) for number in STOPS}
-            self.handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+            self.handlers = {number: now for number in STOPS if callable(now := signals.getsignal(number))}
 
     def hold(self, number, frame):
         if self.waiting:
