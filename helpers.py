@@ -1904,16 +1904,16 @@ class _Sndfile(_Reader):
         with self.path.open("rb") as file:
             may_be_mp3 = not layout and file.read(4) not in HEADERS
         # Its decoder comments on damaged files; what other threads say meanwhile is lost.
-        with self._held(), _libraries_silent() if may_be_mp3 else contextlib.nullcontext():
+        with self._signals_held(), _libraries_silent() if may_be_mp3 else contextlib.nullcontext():
             self.file = sf.SoundFile(source, "r", *layout)
 
-    def _held(self):
+    def _signals_held(self):
         """A context to call libsndfile in: what a signal raises while that calls Python would be lost."""
         return _HeldSignals() if isinstance(self.source, _Mended) else contextlib.nullcontext()
 
     def skip(self, n):
         if self.file.seekable():
-            with self._held():
+            with self._signals_held():
                 self.length = self.file.seek(min(n, self.n_samples))
         else:  # GSM 6.10 is not
             super().skip(n)
@@ -1924,7 +1924,7 @@ class _Sndfile(_Reader):
             return self.decoder.read(n)
         try:
             left = self.n_samples - self.length
-            with self._held():
+            with self._signals_held():
                 samples = self.file.read(left if n < 0 else min(n, left), dtype="float32", always_2d=True).T
         except (sf.LibsndfileError, MemoryError, ValueError) as error:  # a header may promise terabytes, or no end
             if isinstance(error, MemoryError) and n >= 0:  # it is the machine's
