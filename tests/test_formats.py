@@ -36,9 +36,7 @@ def speech_like(seconds=2.0, rate=RATE):
 
 def write(path, signal=None, rate=RATE, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(
-        os.fsencode(path) if os.name != "nt" else path, speech_like() if signal is None else signal, rate, **options
-    )
+    sf.write(path, speech_like() if signal is None else signal, rate, **options)
     return path
 
 
@@ -436,9 +434,7 @@ def test_recording_that_grows_is_denoised_as_far_as_it_was(tmp_path, monkeypatch
 def test_formats_of_phones_are_read(tmp_path, name, codec, rate, exact):
     expected = speech_like(3.3, rate)
     denoised(encode(tmp_path / name, codec, expected, rate), tmp_path / "b.wav")
-    signal, told = denoised(
-        tmp_path / name, tmp_path / "b.wav"
-    )  # once more: FFmpeg would tell only once what it guesses
+    signal, told = denoised(tmp_path / name, tmp_path / "b.wav")  # again: FFmpeg would tell only once what it guesses
     assert told == []
     assert len(signal) == pytest.approx(len(expected), abs=0 if exact else 4096)
     if exact and codec not in ("g722", "g726"):  # they delay
