@@ -70,7 +70,7 @@ def test_measure_never_fails(n_samples, silent):
     scores = helpers.measure(clean, estimate)
     assert list(scores) == ["pesq", "stoi", "estoi", "si_sdr"]
     assert np.isnan(scores["si_sdr"]) == (silent != "none" or n_samples == 1)
-    if n_samples <= 1000:
+    if n_samples <= 1000 or silent in ("clean", "both"):
         assert np.isnan(scores["stoi"]) and np.isnan(scores["estoi"])
 
 
@@ -82,11 +82,6 @@ def test_pesq_of_a_long_recording_is_the_mean_of_its_pieces(speech):
     assert 1 < helpers.measure(signal, noisy)["pesq"] < 4.5
     short = signal[:40_000], noisy[:40_000]
     assert helpers.measure(*short)["pesq"] == pesq.pesq(8000, *short, "nb")
-
-
-def test_stoi_of_silence():
-    scores = helpers.measure(np.zeros(8000, np.float32), noise(8000))
-    assert np.isnan(scores["stoi"]) and np.isnan(scores["estoi"])
 
 
 def test_measure_of_noisy_speech(speech):
