@@ -150,11 +150,6 @@ def test_stream_of_integers():
     assert np.array_equal(enhanced, samples / np.float32(32768))
 
 
-def test_chunk_without_channels_is_refused():
-    with pytest.raises(ValueError, match=r"a chunk has the shape \(0, 100\)"):
-        list(helpers.denoise_stream([np.zeros((0, 100))], 8000, model=Fixed(0)))
-
-
 class Breaks:
     def __iter__(self):
         raise ConnectionError("the line is dead")
@@ -164,6 +159,7 @@ BAD = [
     ([np.zeros((2, 100))], r"a chunk has the shape \(2, 100\): expected \('samples',\)"),
     ([np.float32(0)], r"a chunk has the shape \(\)"),
     ([np.zeros((160, 2))], r"a chunk has the shape \(160, 2\): expected"),
+    ([np.zeros((0, 100))], r"a chunk has the shape \(0, 100\)"),
     ([np.zeros((1, 1, 1))], r"a chunk has the shape \(1, 1, 1\)"),
     ([np.float32([np.nan, 0])], "NaN or infinite"),
     (["text"], "could not convert string"),
