@@ -3024,8 +3024,7 @@ def _targets(source, target, raw):
 def _no_sound_files(source):
     """The text of an error: `source` is a folder or a list of them."""
     named = source if isinstance(source, str | Path) else " or ".join(map(str, source))
-    endings = ", ".join(dict.fromkeys((*FORMATS, *DECODED, *HEADERLESS)))
-    return f"no sound files in {named}: they should end in one of {endings}"
+    return f"no sound files in {named}: they should end in one of {', '.join((*FORMATS, *DECODED, *HEADERLESS))}"
 
 
 def _identity(path):
