@@ -108,14 +108,13 @@ def test_shipped_model_keeps_speech_whose_band_ends_sharply(edge_hz):
             assert 10 * np.log10(np.mean(enhanced**2) / np.mean(cut**2)) > -1
 
 
-@pytest.mark.parametrize("offset", [-10, -1, 1, 10])
-def test_offset_costs_nothing(pairs, offset):
+@pytest.mark.parametrize("enhance", [helpers.denoise, denoised_live])
+def test_offset_costs_nothing(pairs, enhance):
     """Cheap recorders add a constant, here of so many times the level; it cost up to 30 dB."""
     for _, clean, noisy in pairs:
-        moved = noisy + offset * helpers.signal_level(noisy)
-        for enhance in (helpers.denoise, denoised_live):
-            plain, enhanced = (helpers.si_sdr(clean[16000:], enhance(x)[16000:]) for x in (noisy, moved))
-            assert enhanced > plain - 0.5
+        moved = (noisy + offset * helpers.signal_level(noisy) for offset in (0, -10, -1, 1, 10))
+        plain, *enhanced = (helpers.si_sdr(clean[16000:], enhance(x)[16000:]) for x in moved)
+        assert min(enhanced) > plain - 0.5
 
 
 @pytest.mark.parametrize("silence", [0, 8 / 32768, 1e-4, 1e-3], ids=["zeros", "A-law", "-80 dBFS", "-60 dBFS"])
