@@ -43,15 +43,12 @@ def shipped():
 
 def channels_and_samples(max_samples):
     """Shapes `(samples,)` and `(channels, samples)`."""
-    shapes = st.tuples(st.sampled_from([(), (1,), (2,), (8,)]), st.integers(1, max_samples)).map(
-        lambda s: (*s[0], s[1])
-    )
+    channels, samples = st.sampled_from([(), (1,), (2,), (8,)]), st.integers(1, max_samples)
+    shapes = st.builds(lambda channels, n: (*channels, n), channels, samples)
     return shapes.filter(lambda shape: shape[0] <= shape[-1])
 
 
 RATES = st.integers(4000, 192000)
-
-
 LEVELS = st.integers(-90, 0).map(lambda level_db: 10 ** (level_db / 20))
 
 
