@@ -54,11 +54,7 @@ NUMBERS = {  # exercise: decimals to round to, hash of the exercise and the roun
         "78e9ac7aa94f52d3",
         "when does the last window end that holds a sample, and how much later do three more of them end?",
     ),
-    "10.1": (
-        0,
-        "5f356d9a5331504d",
-        "add up the chances of that many heads and of more, in 20 throws.",
-    ),
+    "10.1": (0, "5f356d9a5331504d", "add up the chances of that many heads and of more, in 20 throws."),
 }
 
 
@@ -144,7 +140,7 @@ def wiener(gain):
     yield result.min() >= 0 and result.max() <= 1, "a gain between 0 and 1 is expected."
     yield (
         np.allclose(gain(one, 0 * one), 1) and np.allclose(gain(0 * one, one), 0),
-        ("without noise the bin should stay, and without speech it should go."),
+        "without noise the bin should stay, and without speech it should go.",
     )
     yield (
         not np.allclose(result, np.sqrt(speech / (speech + noise))),
@@ -157,7 +153,7 @@ def wiener(gain):
     best = min(error(np.clip(result + step, 0, 1)) for step in (-0.01, 0, 0.01)) >= error(result) - 1e-9
     yield (
         best and np.allclose(result, speech / (speech + noise)),
-        ("another gain leaves less: write the mean of (speech - gain * noisy) ** 2, and set its derivative to zero."),
+        "another gain leaves less: write the mean of (speech - gain * noisy) ** 2, and set its derivative to zero.",
     )
 
 
