@@ -623,12 +623,9 @@ def test_main_on_a_console_that_lacks_a_letter(tmp_path, calls, monkeypatch, fix
 
 
 def test_newlines_in_names_stay_in_one_line(tmp_path, fixed_model, capsys):
-    for name in ("a\nb.wav", "calls/a\nb.wav"):
-        write(tmp_path / name).write_text("This is no audio.\n")
+    (tmp_path / "a\nb.wav").write_text("This is no audio.\n")
     assert run_main("denoise", tmp_path / "a\nb.wav", tmp_path / "b.wav", "--model", fixed_model) == 2
     single_error(capsys.readouterr().err)
-    assert run_main("denoise", tmp_path / "calls", tmp_path / "out", "--model", fixed_model) == 1
-    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("b.wav")] == []
 
 
 @pytest.mark.parametrize(
