@@ -300,12 +300,13 @@ def written_whole(path, source=None, opened=None):
     part = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")  # two writers must not meet
     # Its time as it is now: what it gains while it is read is not in the result.
     origin = Path(opened).stat() if source and Path(opened).exists() else None
-    mode = _mode_of_readers(opened, path) if origin else 0o666
+    mode = 0o666
     if origin:
+        mode = _mode_of_readers(opened, path)
         _make_folder(path.parent, _absolute(source).parent)
+        if _has_access_list(path.parent, "default"):
+            mode = 0o600  # not for those whom the folder's list names
     path.parent.mkdir(parents=True, exist_ok=True)
-    if origin and _has_access_list(path.parent, "default"):
-        mode = 0o600  # not for those whom the folder's list names
     try:
         with open(part, "xb", opener=functools.partial(os.open, mode=mode)) as file:
             written = _by_number(file, part) if origin else part  # Keras wants to see the name's ending
