@@ -2223,7 +2223,7 @@ def _reason(error):
 
 def _reader(path, ending):
     """Open a file with a header by libsndfile, or by FFmpeg where libsndfile would not read all of it."""
-    reader = reason = None
+    reason = None
     try:
         reader = _Sndfile(path)
         # libsndfile stops where it estimated that MP3 ends, and in Ogg where the first of several recordings does; it
@@ -2236,10 +2236,9 @@ def _reader(path, ending):
             is_partial = n_streams > 1 or is_damaged or has_pauses or (reader.subtype == "OPUS" and not is_ended)
         if not is_partial:
             return reader
+        reader.close()
     except (sf.LibsndfileError, TypeError, ValueError) as error:  # off Linux, soundfile raises TypeError for x.raw
         reason = _reason(error)
-    if reader:
-        reader.close()
     try:
         return _Decoded(path, ending)
     except ValueError as error:
