@@ -2798,10 +2798,9 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=No
             size = f"{audio.channels} channels at {audio.rate} Hz"
             raise ValueError(f"{source}: {size} do not fit into memory: split its channels, or resample it first")
         model, reopened = load_model(model), functools.partial(open_audio, source, raw, rate, audio.path)
-        whole = written_whole(target, source, audio.path)
         try:
             # Whether it clips is known at its end, and it is too large for the memory: it waits in a nameless file.
-            with whole as part, tempfile.TemporaryFile(dir=target.parent) as store:
+            with written_whole(target, source, audio.path) as part, tempfile.TemporaryFile(dir=target.parent) as store:
                 peak, length, fault = _denoise_into(store, audio, reopened, model, mix, subtype)
                 now = source.stat() if source.exists() else begun
                 later = now.st_mtime_ns - begun.st_mtime_ns
