@@ -111,7 +111,7 @@ def test_level_is_that_of_the_last_second_and_falls_slowly(monkeypatch):
     assert fall_db == pytest.approx(-helpers.RELEASE * 0.8, abs=0.01)
 
 
-def test_ten_hours(monkeypatch):
+def test_an_hour(monkeypatch):
     """Neither memory nor work grows with the length of the call."""
     sizes = []
 
@@ -121,14 +121,14 @@ def test_ten_hours(monkeypatch):
 
     monkeypatch.setattr(helpers, "_removed", removed)
     second, length = noise(1, 8000), 0
-    chunks = itertools.repeat(second, 10 * 3600)
+    chunks = itertools.repeat(second, 3600)
     tracemalloc.start()
     for piece in helpers.denoise_stream(chunks, 8000, 2.0, Fixed(0)):
         length += piece.shape[-1]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert length == 10 * 3600 * 8000
-    assert len(sizes) == pytest.approx(10 * 3600, abs=2) and max(sizes) <= 3 * 8000
+    assert length == 3600 * 8000
+    assert len(sizes) == pytest.approx(3600, abs=2) and max(sizes) <= 3 * 8000
     assert peak < 10e6
 
 
