@@ -65,11 +65,11 @@ def word_errors(reference, text):
     return min(n_words, words.substitutions + words.deletions + words.insertions)
 
 
-def validation_blends():
-    """Yield 60 pairs of the validation split, -5 to 15 dB, as `held_out_blends` does of the test split."""
+def validation_blends(n=60):
+    """Yield `n` pairs of the validation split, -5 to 15 dB, as `held_out_blends` does of the test split."""
     tables = of_split("validation", find_corpus(), list_speech(), list_noise())
     rng = np.random.default_rng(0)
-    for i, snr_db in enumerate(np.linspace(-5, 15, 60)):
+    for i, snr_db in enumerate(np.linspace(-5, 15, n)):
         utterance, clip = (table.iloc[rng.integers(len(table))] for table in tables)
         clean = load_audio(utterance.path, duration=8)
         yield f"{i:03d}", clean, blend(clean, random_crop(clip.path, len(clean), rng), snr_db)[1]
