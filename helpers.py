@@ -125,7 +125,7 @@ def find_corpus(corpus=None):
     Raises FileNotFoundError if `$SPEECH_CORPUS` names no folder.
     """
     if corpus is not None:
-        return Path(corpus)
+        return Path(corpus).expanduser()
     chosen = os.environ.get("SPEECH_CORPUS")
     if chosen:
         # A notebook's kernel starts in notebooks/, a script in the folder above: try the path from both.
@@ -438,8 +438,8 @@ def read_audio(path, offset=0.0, duration=None, raw=None, rate=None):
             of one channel; by default its ending tells, as .ul and .gsm do.
         rate: the rate of such a file in Hz; by default that of its ending, or 8000.
 
-    Returns: (signal, rate), float32 `(channels, samples)` in [-1, 1] and the sample rate in Hz. If all is read, and the
-    file was cut or is damaged, a warning tells.
+    Returns: (signal, rate), float32 `(channels, samples)` in [-1, 1], beyond it only from files of floats, and the
+    sample rate in Hz. If all is read, and the file was cut or is damaged, a warning tells.
     Raises: OSError, mostly FileNotFoundError, for a file that can't be opened, and ValueError for one that holds no
     readable audio, or if `offset` or `duration` is negative, infinite, or no time at all.
     """
@@ -471,23 +471,34 @@ def to_float(samples):
     return ((samples - (half if samples.dtype.kind == "u" else 0)) / half).astype(np.float32)
 
 
-def load_audio(path, offset=0.0, duration=None):
+def load_audio(path, offset=0.0, duration=None, raw=None, rate=None):
     """Load a sound file as one channel at 8 kHz: float32 `(samples,)`, the mean of the file's channels.
 
     Arguments and errors are those of `read_audio`, and a ValueError if samples are NaN or infinite.
     """
-    signal, rate = read_audio(path, offset, duration)
+    signal, rate = read_audio(path, offset, duration, raw, rate)
     if not np.isfinite(signal).all():
         raise ValueError(f"{path}: samples are NaN or infinite: repair the recording first")
     return resample(signal.mean(axis=0), rate, SAMPLE_RATE)
 
 
 def resample(signal, rate, new_rate):
-    """Resample float32 `(samples,)` or `(channels, samples)` from one rate to another, both in Hz, by libsoxr."""
+    """Resample float32 `(samples,)` or `(channels, samples)` from one rate to another, both in Hz, by libsoxr.
+
+    Between equal rates it returns the signal itself.
+    """
     if rate == new_rate:
         return signal
     # A copy in C order: by older numpy, a single sample of several channels has strides that soxr does not take.
     return fix_length(soxr.resample(signal.T.copy(), rate, new_rate).T, math.ceil(signal.shape[-1] * new_rate / rate))
+
+
+def _one_channel(signal):
+    """A signal as `to_float` gives it; raises ValueError if it is none of one channel."""
+    signal = to_float(signal)
+    if signal.ndim != 1:
+        raise ValueError(f"expected one channel (samples,), got the shape {signal.shape}: choose one by [0]")
+    return signal
 
 
 def fix_length(signal, size):
@@ -598,7 +609,10 @@ def play(signal):
 
 
 def frame_audio(signal, hop_length=HOP_LENGTH_FRAME):
-    """Cut a signal `(samples,)` into frames `(n, 8064)`, one every `hop_length` samples; the last is zero-padded."""
+    """Cut a signal `(samples,)` into frames `(n, 8064)`, one every `hop_length` samples; the last is zero-padded.
+
+    They share their samples, and are read-only: copy them to change them.
+    """
     n_hops = -(-max(len(signal) - HOP_LENGTH_FRAME, 0) // hop_length)
     padded = fix_length(signal, size=HOP_LENGTH_FRAME + n_hops * hop_length)
     return librosa.util.frame(padded, frame_length=HOP_LENGTH_FRAME, hop_length=hop_length, axis=0)
@@ -627,8 +641,10 @@ def random_crop(path, n_samples, rng):
     """Cut `n_samples` out of a noise file at random, as float32 `(n_samples,)`; a shorter file is repeated.
 
     Many noise clips are mostly digital silence: the crop is laid around a sample drawn in proportion to its energy.
+    Errors are those of `load_audio`.
     """
-    latest = max(0, sf.info(_encoded(path)).duration - 30)  # of a recording of hours, half a minute is read
+    with open_audio(path) as audio:
+        latest = max(0, (audio.n_samples or 0) / audio.rate - 30)  # of a recording of hours, half a minute is read
     clip = load_audio(path, rng.uniform(0, latest), duration=30)
     energy = np.square(clip, dtype=np.float64) + 1e-12
     start = rng.choice(len(clip), p=energy / energy.sum()) - rng.integers(n_samples)
@@ -658,11 +674,14 @@ def telephone(signal, codec="ULAW", band_hz=(300, 3400)):
     `codec` is "ULAW" (North America, Japan) or "ALAW" (elsewhere), the two laws of ITU-T recommendation G.711 (1988),
     which keep 8 bits a sample; "GSM610", the first codec of mobile phones; "AMR", the usual one since; or "OPUS", that
     of calls over the internet. `band_hz` are the lowest and highest frequency that pass. Neither filter nor codec
-    delays; what exceeds [-1, 1] is clipped.
+    delays; what exceeds [-1, 1] is clipped. Raises ValueError if samples are NaN or infinite.
     """
     from scipy.signal import butter, sosfiltfilt
 
-    signal = to_float(signal)
+    signal = _one_channel(signal)
+    if not np.isfinite(signal).all():  # the filter would spread them over all samples
+        raise ValueError("samples are NaN or infinite: repair the recording first")
+    codec = codec.upper()
     band = butter(4, band_hz, "bandpass", fs=SAMPLE_RATE, output="sos")
     # Zeros on both sides let the filter ring out, and let it take signals shorter than itself.
     filtered = sosfiltfilt(band, np.pad(signal, SAMPLE_RATE // 10))[SAMPLE_RATE // 10 : -SAMPLE_RATE // 10]
@@ -795,7 +814,7 @@ def to_network(spectrogram, level):
 
 
 def from_network(channels, level):
-    """The inverse of `to_network`: float32 `(..., 128, frames, 2)` to complex64 `(..., 128, frames)`."""
+    """The inverse of `to_network`: float32 `(..., 128, frames, 2)` to complex `(..., 128, frames)`."""
     spectrogram = channels[..., 0] + 1j * channels[..., 1]
     return spectrogram * (STFT_GAIN * np.asarray(level)[..., None, None])
 
@@ -867,8 +886,8 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6), n_dual=2):
 
     Args:
         widths: channels after each halving of frequency and time, from fine to coarse.
-        n_blocks: residual blocks at each of these levels.
-        n_dual: dual-path blocks at each level but the finest.
+        n_blocks: residual blocks at each of these levels; the decoder has one, where it begins.
+        n_dual: dual-path blocks at each level but the finest, in the decoder as well.
 
     Returns: a Keras model from float32 `(batch, 128, frames, 2)`, the noisy spectrogram by `to_network`, to the
     noise's spectrogram of the same shape and scale; 16 must divide the number of frames. With random weights it
@@ -913,11 +932,12 @@ def unet(widths=(32, 48, 80, 128), n_blocks=(0, 1, 3, 6), n_dual=2):
         x = residual_blocks(x, n)
         x = dual_path_blocks(x) if skips else x  # at the finest level GRUs would take most of the time
         skips.append(x)
-    for width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
+    for level in reversed(range(len(widths) - 1)):
+        width, skip = widths[level], skips[level]
         x = convolve(x, layers.Conv2DTranspose(width, 4, strides=2, padding="same", use_bias=False))
         x = convolve(ops.concatenate([x, skip], axis=-1), layers.Conv2D(width, 3, padding="same", use_bias=False))
-        x = residual_blocks(x, 1 if width == widths[-2] else 0)
-        x = dual_path_blocks(x) if width != widths[0] else x
+        x = residual_blocks(x, 1 if level == len(widths) - 2 else 0)
+        x = dual_path_blocks(x) if level else x
     passes = keras.initializers.Constant([np.arctanh(1 / 1.5).item(), 0.0])  # the mask is zero at first
     last = layers.Conv2DTranspose(2, 4, strides=2, padding="same", kernel_initializer="zeros", bias_initializer=passes)
     # The mask is that of the noise: 0 lets a bin pass, 1 deletes it. A complex one turns phases as well.
@@ -997,10 +1017,10 @@ def bark_bands():
 def hearing_loss(speech, enhanced):
     """How many points of PESQ are lost, roughly: `(batch,)` for spectrograms `(batch, 128, frames, 2)`.
 
-    A differentiable sketch of ITU-T P.862 (2001), with its constants: frames brought to the level of the clean ones,
-    loudness by Zwicker's law in bands as wide as those of the ear, a difference that counts only beyond masking, noise
-    that was added counting more than speech that was lost, and the worst moments counting more than the mean.
-    Martin-Donas (2018) trained with such a distance first.
+    A differentiable sketch of ITU-T P.862 (2001), whose points P.862.1 maps to those of `measure`, with its constants:
+    frames brought to the level of the clean ones, loudness by Zwicker's law in bands as wide as those of the ear, a
+    difference that counts only beyond masking, noise that was added counting more than speech that was lost, and the
+    worst moments counting more than the mean. Martin-Donas (2018) trained with such a distance first.
     """
     ops = _keras().ops
     power = ops.mean(ops.sum(ops.square(speech), axis=-1), axis=(1, 2)) + 1e-4
@@ -2625,7 +2645,7 @@ def denoise(noisy, sample_rate=SAMPLE_RATE, model=RUNTIME_MODEL, mix=1.0):
         of the whole at once, and not quite the same.
     Raises ValueError if the array is empty, has more than two axes, more channels than samples or more than 64, or
         holds NaN, infinity or values near 1e38; if the rate is no integer from 1 kHz to 1 MHz, or `mix` lies outside
-        of 0 to 1.
+        of 0 to 1; FileNotFoundError if the model's file is missing.
     """
     noisy = to_float(noisy)
     if noisy.ndim not in (1, 2) or noisy.size == 0:
@@ -2761,7 +2781,7 @@ def _check_written(path, length, rate):
         raise OSError("it does not read back whole")
 
 
-def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None, overwrite=False):
+def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, *, raw=None, rate=None, overwrite=False):
     """Denoise a sound file into another: same rate, channels, number of samples and level; the source is not touched.
 
     The target's format follows its ending; it keeps the source's sample format (PCM_16, ULAW, ...) where it can, and
@@ -2905,7 +2925,7 @@ def _try_denoise(model, source, target, mix, overwrite, raw=None, rate=None):
     # They are recorded, since a worker's would end in its own log.
     with _WARNINGS, warnings.catch_warnings(record=True, action="always", category=UserWarning) as told:
         try:
-            denoise_file(source, target, model, mix, raw, rate, overwrite)
+            denoise_file(source, target, model, mix, raw=raw, rate=rate, overwrite=overwrite)
         except (OSError, ValueError) as error:
             return _sentence(error), ""
         except MemoryError as error:
@@ -2915,7 +2935,7 @@ def _try_denoise(model, source, target, mix, overwrite, raw=None, rate=None):
     return "", _escaped("; ".join(str(warning.message) for warning in told if warning.category is UserWarning))
 
 
-def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False, client=None, raw=None, rate=None):
+def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, *, raw=None, rate=None, overwrite=False, client=None):
     """Denoise every sound file below the folder `source` into the folder `target`, keeping the tree.
 
     Links to folders are followed, each real folder once.
@@ -2924,6 +2944,7 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
         source, target: folders; neither may lie in the other. `source` can be a list of files and folders as well: each
             comes to lie in `target` by its own name, as `cp` would put it.
         model, mix: those of `denoise`; with a client, the model is a file, or what can be pickled.
+        raw, rate: those of `read_audio`, for files that end in .raw or .pcm; `rate` alone, for all without a header.
         overwrite: whether to replace what is in the target already. By default results are skipped, but for those
             whose source has changed since: they are made again. A file that bears no mark counts as a result if it is
             no older than the source. Any other file that is in the way is an error.
@@ -2931,7 +2952,6 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, overwrite=False
             machines must see the same folders, be allowed to write into `target`, which is made by this one, and find
             this module: set PYTHONPATH to its folder where they start. Threads of one process take turns.
             By default, files are denoised one after the other.
-        raw, rate: those of `read_audio`, for files that end in .raw or .pcm; `rate` alone, for all without a header.
 
     Returns: a DataFrame with a row per file: path; status, one of "done", "skipped", "failed" and "left out", which is
         what is hidden or no sound file by its ending; error, which says why a file failed, or a folder that may not be
@@ -3178,7 +3198,7 @@ def encode(signal, raw="ulaw"):
     return coded.getvalue()
 
 
-def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, raw=None, rate=None):
+def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, *, raw=None, rate=None):
     """Denoise a stream of bytes into another as it comes: WAV, also of unknown length, or samples without a header.
 
     Args:
@@ -3271,10 +3291,11 @@ def si_sdr(clean, estimate):
 def measure(clean, estimate):
     """Measure an estimate against clean speech, both `(samples,)` at 8 kHz.
 
-    Returns a dict: `pesq`, 1 to 4.55, ITU-T P.862 narrow band, by the package pesq if it is installed, beyond 15 s the
-    mean over pieces; `stoi` and `estoi`, 0 to 1, intelligibility (Taal, 2011; Jensen, 2016), by pystoi; `si_sdr` in
-    dB. NaN is what can't be told: all of clean speech that is silent, all but SI-SDR where it is too short, SI-SDR of a
-    silent estimate, and PESQ if the package is missing. Raises ValueError if the arrays are not of one length.
+    Returns a dict: `pesq`, 1.02 to 4.55, the MOS-LQO of ITU-T P.862.1 (2003), narrow band, by the package pesq if it is
+    installed, beyond 15 s the mean over pieces; `stoi` and `estoi`, intelligibility (Taal, 2011; Jensen, 2016), by
+    pystoi, from about 0, nothing in common, to 1; `si_sdr` in dB. NaN is what can't be told: all of clean speech that
+    is silent, all but SI-SDR where it is too short, SI-SDR of a silent estimate, and PESQ if the package is missing.
+    Raises ValueError if the arrays are not of one length.
     """
     import pystoi
 
@@ -3285,12 +3306,17 @@ def measure(clean, estimate):
     def intelligibility(extended):
         if not np.any(clean):
             return np.nan
-        # pystoi warns and returns 1e-5 where it has too few frames.
+        # pystoi warns and returns 1e-5 where it has too few frames. It adds random numbers: always the same, and those
+        # of others stay as they are.
         with _WARNINGS, warnings.catch_warnings(action="error", category=RuntimeWarning):
+            state = np.random.get_state()
+            np.random.seed(0)
             try:
                 return float(pystoi.stoi(clean, estimate, SAMPLE_RATE, extended=extended))
             except (RuntimeWarning, ValueError):
                 return np.nan
+            finally:
+                np.random.set_state(state)
 
     return {
         "pesq": _pesq(clean, estimate),
@@ -3361,7 +3387,8 @@ def left_db(sound, voice, enhance=denoise):
 def spectral_subtraction(noisy):
     """A baseline of 1979, after Boll: the enhanced signal `(samples,)` of a noisy one.
 
-    Each bin's magnitude loses its own quiet level, and keeps at least 10 %; the phase stays noisy.
+    Each bin's magnitude loses 1.5 times its own quiet level, and keeps at least 10 %, which are Berouti's (1979); the
+    phase stays noisy.
     """
     spectrogram = stft(noisy)
     magnitude = np.abs(spectrogram)
@@ -3373,6 +3400,7 @@ def spectral_subtraction(noisy):
 def held_out_blends(corpus=None, n=60, snr_db=(-5, 15), seed=0):
     """Yield `n` pairs for testing, as (name, clean, noisy): speakers and noise that no training has heard.
 
+    `snr_db` are the lowest and the highest SNR, with equal steps between, rounded to whole dB; `seed` draws the files.
     Clean and noisy are float32 `(samples,)` at 8 kHz, up to 6 s long; the name holds the utterance, noise and SNR.
     Raises ValueError if the corpus has no speech or no noise for testing, and as `list_speech` and `list_noise` do.
     """
@@ -3417,7 +3445,7 @@ def evaluate(pairs, systems=None):
     """
     from tqdm import tqdm
 
-    systems = {"noisy": np.asarray, **(systems or {"enhanced": denoise})}
+    systems = {"noisy": np.asarray} | ({"enhanced": denoise} if systems is None else systems)
     rows = []
     for name, clean, noisy in tqdm(pairs, unit="pair", disable=None):
         clean, noisy = to_float(clean), to_float(noisy)
@@ -3455,7 +3483,7 @@ def _axes(ax, figsize=(9, 2.5)):
 
 def plot_waveform(signal, title="", ax=None):
     """Plot a signal `(samples,)` at 8 kHz over time in seconds, on the scale from -1 to 1; returns the axes."""
-    ax = _axes(ax)
+    signal, ax = _one_channel(signal), _axes(ax)
     ax.plot(np.arange(len(signal)) / SAMPLE_RATE, signal, linewidth=0.5)
     ax.set(xlabel="time (s)", ylabel="amplitude", ylim=(-1, 1), xlim=(0, len(signal) / SAMPLE_RATE))
     ax.set_title(title, parse_math=False)

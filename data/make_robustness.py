@@ -3,9 +3,9 @@
 Run it in the folder above as `python -m data.make_robustness BENCHMARK`, with a benchmark as in `make_results.py`; the
 shouted voices are those of RAVDESS in the corpus that SPEECH_CORPUS names, and `real/` in BENCHMARK, if it is there,
 holds noisy recordings that nobody blended. Each figure is a mean over the recordings, with half the width of its 95 %
-interval (Student's), the least and the most. In a call of two parties, both in the telephone band, each talks for 1.5 s
-in turn; "lost" are those of the second one's parts of 20 ms, up to 20 dB below the loudest, that lose more than 10 dB.
-PESQ needs the package pesq.
+interval (Student's), the least and the most; levels are those above 100 Hz. In a call of two parties, both in the
+telephone band, each talks for 1.5 s in turn; "lost" are those of the second one's parts of 20 ms, up to 20 dB below the
+loudest, that lose more than 10 dB. PESQ needs the package pesq.
 """
 
 import sys
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.signal import butter, firwin, sosfiltfilt
 
+from data.make_results import above_100_hz
 from helpers import (
     ROOT,
     SAMPLE_RATE,
@@ -59,16 +60,21 @@ def least_gain_db(pairs, i):
     return 20 * np.log10(np.abs(gains).min())
 
 
+def gained_db(before, after):
+    """By how much the level of `after` is higher than that of `before`, above 100 Hz: rumble is noise."""
+    return 10 * np.log10(np.mean(above_100_hz(after) ** 2) / np.mean(above_100_hz(before) ** 2))
+
+
 def change_db(signal):
-    """By how much the network changes the level of a recording, whose offset (DC) does not count."""
-    return 10 * np.log10(np.var(denoise(signal)) / np.var(signal))
+    """By how much the network changes the level of a recording."""
+    return gained_db(signal, denoise(signal))
 
 
 def change_after_db(silence, signal):
     """By how much the level of the middle of a recording changes that begins at once after silence."""
     answer = signal[6000:26000]
     enhanced = denoise(np.concatenate([silence, answer]))[len(silence) :]
-    return 10 * np.log10(np.var(enhanced) / np.var(answer))
+    return gained_db(answer, enhanced)
 
 
 def cut_at_3_khz(signal):

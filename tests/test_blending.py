@@ -94,6 +94,25 @@ def test_telephone_clips_what_is_too_loud(codec):
     assert (helpers.telephone(loud, codec) * loud).min() > -0.05  # it does not turn over
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_telephone_refuses_what_its_filter_would_spread(value):
+    signal = noise(8000)
+    signal[10] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        helpers.telephone(signal)
+
+
+@pytest.mark.parametrize("take", [helpers.telephone, helpers.plot_waveform])
+def test_two_channels_are_no_signal(take):
+    with pytest.raises(ValueError, match=r"one channel .*shape \(2, 8000\)"):
+        take(np.zeros((2, 8000)))
+
+
+@pytest.mark.parametrize("codec", ["ulaw", "gsm610", "amr", "opus"])
+def test_codecs_have_names_in_small_letters_too(codec):
+    assert np.array_equal(helpers.telephone(noise(8000), codec), helpers.telephone(noise(8000), codec.upper()))
+
+
 def test_telephone_laws_differ():
     signal = noise(8000)
     u_law, a_law = helpers.telephone(signal, "ULAW"), helpers.telephone(signal, "ALAW")

@@ -580,6 +580,14 @@ def status_by_name(table):
     return {path.name: status for path, status in zip(table["path"], table["status"], strict=True)}
 
 
+def test_sample_format_can_not_be_given_in_place_of_overwrite(tmp_path):
+    write(tmp_path / "calls/a.wav"), write(tmp_path / "out/a.wav", noise(99))
+    before = contents(tmp_path)
+    with pytest.raises(TypeError):
+        helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", HEARS_NO_NOISE, 1.0, "ulaw")
+    assert contents(tmp_path) == before
+
+
 def test_denoise_folder(tmp_path):
     source, target = tmp_path / "calls", tmp_path / "enhanced"
     for name in ("a.wav", "deep/er/b.FLAC", "deep/c d.ogg", "x.wav/in a folder.wav"):

@@ -269,6 +269,20 @@ def test_pesq_of_speech_that_was_muted_is_the_lowest(speech):
     assert helpers.measure(clean, muted)["pesq"] == pytest.approx((perfect + 1) / 2, nan_ok=True)  # without the package
 
 
+def test_measure_neither_uses_nor_spends_random_numbers(speech):
+    scores = []
+    for seed in (0, 1):
+        np.random.seed(seed)
+        expected = np.random.RandomState(seed).random()
+        scores.append(helpers.measure(speech, 0 * speech)["estoi"])
+        assert np.random.random() == expected
+    assert scores[0] == scores[1] == pytest.approx(0, abs=0.01)
+
+
+def test_evaluate_without_a_system(speech):
+    assert helpers.evaluate([("a", speech, speech)], {})["signal"].to_list() == ["noisy"]
+
+
 def test_evaluate_of_clean_speech(speech):
     assert helpers.evaluate([("a", speech, speech)], {"same": np.copy})["snr_db"].to_list() == [np.inf, np.inf]
 

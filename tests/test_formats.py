@@ -899,6 +899,7 @@ def test_raw_files_are_read_as_told(tmp_path, raw, subtype):
         helpers.read_audio(source)
     signal, rate = helpers.read_audio(source, raw=raw, rate=6000.0)
     assert rate == 6000 and si_sdr(speech_like(2, 6000), signal[0]) > 10
+    assert len(helpers.load_audio(source, raw=raw, rate=6000)) == 2 * RATE
     assert helpers.main(["denoise", str(source), str(tmp_path / "b.wav"), "--raw", raw, "--rate", "6000"]) == 0
     assert (sf.info(tmp_path / "b.wav").samplerate, sf.info(tmp_path / "b.wav").frames) == (6000, 12000)
 
@@ -923,6 +924,13 @@ def test_rates_that_recordings_do_not_have_are_refused(tmp_path, rate):
 def test_rate_of_a_headerless_ending_can_be_told(tmp_path):
     signal, told = denoised(write_raw(tmp_path / "a.vox", "VOX_ADPCM", 6000), tmp_path / "b.wav", rate=6000)
     assert len(signal) == 12000 and "6000 Hz" in told[0]
+
+
+def test_noise_of_a_phone_is_cropped(tmp_path):
+    crop = helpers.random_crop(encode(tmp_path / "a.m4a", "aac"), 2000, np.random.default_rng(0))
+    assert crop.shape == (2000,) and crop.any()
+    with pytest.raises(FileNotFoundError, match=r"b\.m4a does not exist"):
+        helpers.random_crop(tmp_path / "b.m4a", 2000, np.random.default_rng(0))
 
 
 def test_unknown_raw_is_refused(tmp_path):

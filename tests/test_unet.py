@@ -38,6 +38,12 @@ def test_unet_takes_any_number_of_frames(network, n_frames):
     assert output.shape == (2, 128, n_frames, 2) and output.dtype == np.float32
 
 
+def test_unet_of_equal_widths_has_all_its_blocks():
+    for widths in ((4, 6, 8, 10), (4, 4, 4, 4)):
+        kinds = [layer.__class__.__name__ for layer in helpers.unet(widths, (0, 0, 0, 0), 1).layers]
+        assert (kinds.count("Along"), kinds.count("Conv2D")) == (10, 4 + 3 + 2)
+
+
 def test_unet_is_small():
     assert 4 * helpers.unet().count_params() < 15e6  # bytes
 
