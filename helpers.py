@@ -18,6 +18,7 @@ import argparse
 import collections
 import contextlib
 import errno
+import fnmatch
 import functools
 import hashlib
 import importlib.metadata
@@ -239,7 +240,7 @@ def list_noise(corpus=None):
             if split != "train":
                 held_out.update(clip.filename.split("-")[1:2])
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
-        others = ("LibriSpeech", "speech", "rir", "archives", "unpacking")  # the last two are of `download_corpus`
+        others = ("LibriSpeech", "speech", "rir", "archives")  # the last one is of `download_corpus`
         if folder.is_dir() and folder.name not in others and not folder.name.startswith(("ESC-50", ".")):
             # Other sets come from Freesound as ESC-50 does, and their names begin with its number of the recording, or
             # as ESC-50's do: none may be in two splits.
@@ -317,7 +318,6 @@ def written_whole(path, source=None, opened=None):
                     fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives: see `remove_abandoned`
                     try:
                         written.write_bytes(b"\0")
-                        os.truncate(written, 0)
                     except OSError:  # on SMB a lock shuts out what is opened again, as libraries do
                         fcntl.flock(file, fcntl.LOCK_UN)
             yield written
@@ -327,7 +327,10 @@ def written_whole(path, source=None, opened=None):
                     os.utime(written, ns=(origin.st_mtime_ns + 2_000_000_000,) * 2)
             if origin and fcntl and not (part.exists() and os.path.samestat(part.lstat(), os.fstat(file.fileno()))):
                 raise OSError("what was written was removed by another program")
-        os.replace(part, path)
+            if fcntl:  # as long as the lock holds
+                os.replace(part, path)
+        if not fcntl:  # Windows renames no open file
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -394,10 +397,18 @@ def _has_access_list(path, kind="access"):
 PARTS = f".{'[0-9a-f]' * 32}.part*"  # what `written_whole` names its files, as a pattern
 
 
+def parts_below(folder):
+    """The files that `written_whole` has not finished, or was killed in, below a folder: a list of paths."""
+    return [Path(root, name) for root, _, names in os.walk(folder) for name in fnmatch.filter(names, PARTS)]
+
+
 def remove_abandoned(parts):
     """Remove those of the files of `written_whole` whose writers were killed: those that nobody holds a lock on."""
     for part in filter(os.path.isfile, parts):
         with contextlib.suppress(OSError):  # its writer lives, or another run was faster
+            now = part.stat()
+            if not now.st_size and time.time() - now.st_mtime < 60:  # s; its writer is about to lock it
+                continue
             if fcntl:
                 with part.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -551,15 +562,18 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
     for address, checksum, content in archives:
         if any(path.is_dir() for path in folder.glob(f"{content}*")):
             continue
-        archive, unpacked, is_whole = folder / "archives" / Path(address).name, folder / "unpacking", False
+        archive, is_whole = folder / "archives" / Path(address).name, False
         try:
             pooch.retrieve(address, checksum, path=archive.parent, fname=archive.name, progressbar=True)
             is_whole = checksum is not None
-            # Moved into place when it is whole, so that an interrupted run leaves nothing that looks complete.
-            _unpack(archive, unpacked)
-            (folder / content).parent.mkdir(parents=True, exist_ok=True)
-            for found in unpacked.glob(f"{content}*"):
-                found.rename(folder / content)
+            # Moved into place when it is whole, so that an interrupted run leaves nothing that looks complete. Another
+            # run may do the same.
+            with tempfile.TemporaryDirectory(dir=archive.parent, ignore_cleanup_errors=True) as unpacked:
+                _unpack(archive, unpacked)
+                (folder / content).parent.mkdir(parents=True, exist_ok=True)
+                for found in Path(unpacked).glob(f"{content}*"):
+                    if not (folder / content).is_dir():
+                        found.rename(folder / content)
             if not (folder / content).is_dir():
                 raise ValueError(f"it holds no folder {content}")
         except Exception as error:  # no network, a wrong checksum, or not the expected archive: of many kinds
@@ -569,8 +583,6 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
                 f"{address} could not be downloaded ({error}): fetch it by hand and unpack it in {folder}, so that"
                 f" {folder / content} exists"
             ) from error
-        finally:
-            shutil.rmtree(unpacked, ignore_errors=True)
 
 
 def _unpack(archive, folder):
@@ -1270,6 +1282,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
     sources = {split: BlendedSpeech(*part, rooms, seed=seed) for split, part in parts.items()}
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # what is left out was told already
         pairs = list(held_out_blends(corpus))  # now: what can't be read would else end it behind its last epoch
+    remove_abandoned(output.parent.glob(PARTS))
     keras = _keras()
     keras.utils.set_random_seed(seed)
     model, origin, faults = unet(), {}, []
@@ -1385,7 +1398,7 @@ def train(output=MODEL, corpus=None, epochs=24, steps_per_epoch=200, learning_ra
         model.save(part)
     with written_whole(output.with_suffix(".json")) as part:
         part.write_text(json.dumps(card, indent=2) + "\n")
-    shutil.rmtree(folder)
+    shutil.rmtree(folder.rename(f"{folder}.{uuid.uuid4().hex}"))  # half of it could not be gone on with
     return model, history
 
 
@@ -1408,6 +1421,7 @@ def export(model, target):
     model = load_model(model)
     if not hasattr(model, "export"):
         raise ValueError("only a Keras model can be exported: name a .keras file")
+    remove_abandoned(target.parent.glob(PARTS))
     with written_whole(target) as part:
         if target.suffix == ".onnx":
             _write_onnx(model, part)
@@ -2743,10 +2757,13 @@ def _set_tags(file, tags):
         sf._snd.sf_set_string(file._file, sf._str_types[name], text.encode(encoding, "replace"))
 
 
+MARKED_LATE = "WAV", "RF64"  # formats whose mark lies behind the sound: some exchanges skip the first 44 bytes of a WAV
+
+
 def _write(path, store, audio, audio_format, subtype, peak, mark):
     """Write the result of the recording `audio`, with its tags and `mark`: the floats in `store` over `peak`."""
     tags = {name: audio.tags[name] for name in TAGS if name in audio.tags}
-    is_late = audio_format in ("WAV", "RF64")  # behind the sound: some exchanges skip the first 44 bytes of any WAV
+    is_late = audio_format in MARKED_LATE
     if audio_format == "MP3":  # which has no tag for software
         comment = re.sub(f"{MARK}[0-9a-f]{{12}} ?", "", tags.get("comment", ""))
         tags["comment"] = f"{mark['software']} {comment}".strip()
@@ -2764,17 +2781,18 @@ def _write(path, store, audio, audio_format, subtype, peak, mark):
             _set_tags(file, mark)
 
 
-def _check_written(path, length, rate):
+def _check_written(path, length, rate, audio_format):
     """Raise OSError if what was written, `length` samples at `rate`, is not on the disk, or does not read back whole.
 
-    libsndfile does not tell of what fails when it closes a file.
+    libsndfile does not tell of what fails when it closes a file, such as the mark behind the sound of a WAV.
     """
     with path.open("rb+") as file:
         os.fsync(file.fileno())
     try:
         with open_audio(path) as audio:
             n_read = sum(chunk.shape[-1] for chunk in audio.chunks(BLOCK * audio.rate))
-            complete = n_read >= length and audio.rate == rate
+            is_marked = audio_format not in MARKED_LATE or _marks(path)
+            complete = n_read >= length and audio.rate == rate and is_marked
     except ValueError:
         complete = False
     if not complete:
@@ -2835,7 +2853,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, *, raw=None, rate
                     subtype = "PCM_16" if subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_S8") else subtype
                 store.seek(0)
                 _write(part, store, audio, audio_format, subtype, peak if clips else 1, {"software": _mark(source)})
-                _check_written(part, length, audio.rate)
+                _check_written(part, length, audio.rate, audio_format)
                 if not overwrite:  # it may have come meanwhile
                     _check_replaceable(source, target)
         except ValueError as error:
@@ -2925,7 +2943,8 @@ def _try_denoise(model, source, target, mix, overwrite, raw=None, rate=None):
     # They are recorded, since a worker's would end in its own log.
     with _WARNINGS, warnings.catch_warnings(record=True, action="always", category=UserWarning) as told:
         try:
-            denoise_file(source, target, model, mix, raw=raw, rate=rate, overwrite=overwrite)
+            if overwrite or not _is_done(source, target):  # another run may be faster
+                denoise_file(source, target, model, mix, raw=raw, rate=rate, overwrite=overwrite)
         except (OSError, ValueError) as error:
             return _sentence(error), ""
         except MemoryError as error:
@@ -2971,7 +2990,7 @@ def denoise_folder(source, target, model=RUNTIME_MODEL, mix=1.0, *, raw=None, ra
     targets, told = _targets(source, target, raw)
     if not (targets or any(status == "failed" for status, *_ in told.values())):
         raise ValueError(_no_sound_files(source) + ("" if raw else "; .raw and .pcm need --raw"))
-    remove_abandoned(target.rglob(PARTS))
+    remove_abandoned(parts_below(target))
     sources = collections.defaultdict(list)
     for path, result in targets.items():
         sources[result].append(path)
@@ -3057,11 +3076,14 @@ def _identity(path):
 def _is_done(source, target):
     """Whether `target` is the result of `source` as it is now: a result bears its source's time, or a later one.
 
-    If it bears the mark of another source it is not, but not all formats can bear one.
+    If it bears the mark of another source it is not, but not all formats can bear one. Nor is it if the source got an
+    earlier time afterwards, as a copy does when it is whole.
     """
     if not (source.exists() and target.is_file() and target.stat().st_size) or _identity(target) == _identity(source):
         return False
-    if source.stat().st_mtime_ns > target.stat().st_mtime_ns:
+    now, made = source.stat(), target.stat()
+    later = made.st_mtime_ns - now.st_mtime_ns  # by up to 2 s where the drive has no odd seconds
+    if later < 0 or (later > 2_000_000_000 and now.st_ctime_ns > made.st_mtime_ns):
         return False
     marks = _marks(target)
     return not marks or _mark(source) in marks
@@ -3756,6 +3778,7 @@ def _run_evaluate(clean, noisy, csv, model):
         text = f"{len(names)} files have measures that are infinite or can't be told, such as {names[0]}: the means"
         warnings.warn(f"{text} leave those out", stacklevel=2)
     if csv:
+        remove_abandoned(csv.parent.glob(PARTS))
         with written_whole(csv) as part:
             # Names tell who called whom: it is not for those who can't list the folders.
             mode = part.stat().st_mode & _mode_of_readers(clean, csv) & _mode_of_readers(noisy, csv)
@@ -3793,7 +3816,7 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
             with _cluster(processes, scheduler) as client:
                 table = helpers.denoise_folder(source, target, overwrite=overwrite, client=client, **options)
         finally:
-            remove_abandoned(target.rglob(PARTS))  # an interrupted run kills its workers
+            remove_abandoned(parts_below(target))  # an interrupted run kills its workers
     else:
         table = denoise_folder(source, target, overwrite=overwrite, **options)
     for kind in ("warning", "error"):
@@ -3873,13 +3896,14 @@ def main(arguments=None):
 
     0, 1 if files of a folder failed, 2 for an error of use, and 128 + its number for a signal of STOPS, as Ctrl-C is.
     """
-    stopped_by = []
+    stopped_by, ignored_until = [], -math.inf
 
     def stop(number, _):
-        for other in STOPS:
-            signals.signal(other, signals.SIG_IGN)  # a second one must not disturb that what is begun is removed
-        stopped_by.append(number)
-        raise KeyboardInterrupt
+        nonlocal ignored_until
+        if time.monotonic() > ignored_until:  # a second one must not disturb that what is begun is removed
+            ignored_until = time.monotonic() + 30  # s; a library may have swallowed the first one
+            stopped_by.append(number)
+            raise KeyboardInterrupt
 
     for number in STOPS:
         signals.signal(number, stop)

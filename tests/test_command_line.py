@@ -149,7 +149,7 @@ def test_interrupted_run_leaves_nothing(tmp_path, number, processes):
     for name in ("out", "temporary"):
         (tmp_path / name).mkdir()
     stale = tmp_path / f"out/.{32 * '0'}.part.wav"
-    stale.touch()
+    stale.write_bytes(b"half a result")
     command = [sys.executable, helpers.ROOT / "helpers.py", "denoise", "calls", "out", "--processes", str(processes)]
     options = {"cwd": tmp_path, "env": os.environ | {"TMPDIR": str(tmp_path / "temporary")}, "start_new_session": True}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
@@ -214,9 +214,24 @@ def test_second_signal_does_not_disturb_that_what_is_begun_is_removed(tmp_path, 
     assert run_main("denoise", "a.wav", tmp_path / "b.wav") == 128 + signal.SIGINT and removed
 
 
+def test_run_can_be_stopped_though_the_first_signal_was_swallowed(tmp_path, monkeypatch):
+    def denoise_file(*_, **__):
+        now = time.monotonic()
+        for later in (0, 60):
+            monkeypatch.setattr(time, "monotonic", Mock(return_value=now + later))
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:  # as Python does in a callback of the garbage collector
+                if later:
+                    raise
+
+    monkeypatch.setattr(helpers, "denoise_file", denoise_file)
+    assert run_main("denoise", "a.wav", tmp_path / "b.wav") == 128 + signal.SIGINT
+
+
 def test_a_single_file_clears_what_a_killed_run_left(tmp_path, fixed_model):
     stale = tmp_path / f".{32 * 'f'}.part.wav"
-    stale.touch()
+    stale.write_bytes(b"half a result")
     assert run_main("denoise", write(tmp_path / "a.wav"), tmp_path / "b.wav", "--model", fixed_model) == 0
     assert set(contents(tmp_path)) == {"a.wav", "b.wav"}
 
@@ -286,7 +301,9 @@ def test_main_evaluates(tmp_path, speech, small_model, capsys):
     (tmp_path / "noisy/._a.wav").touch()  # as macOS leaves it
     (tmp_path / "noisy").chmod(0o700)
     arguments = ("evaluate", "--clean", tmp_path / "clean", "--noisy", tmp_path / "noisy", "--csv", tmp_path / "a.csv")
+    (tmp_path / f".{32 * 'a'}.part.csv").write_text("half a table")
     assert run_main(*arguments, "--model", small_model) == 0
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "clean", "noisy"]
     assert "si_sdr" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "a.csv")["signal"].to_list() == ["noisy", "enhanced"]
     assert (tmp_path / "a.csv").stat().st_mode & 0o077 == 0  # names are for those who can list both folders

@@ -1,5 +1,6 @@
 """Tests of the corpus and audio files."""
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -130,7 +131,7 @@ def test_file_that_states_no_length_is_left_out(corpus):
 
 
 def test_what_a_download_left_is_no_noise(corpus):
-    write(corpus / "unpacking/LibriSpeech/a.flac")
+    write(corpus / "archives/tmp123/LibriSpeech/a.flac")
     write(corpus / ".Trash-0/a.wav")
     assert set(helpers.list_noise(corpus)["category"]) == {"rain", "fan"}
 
@@ -302,7 +303,7 @@ def test_download(tmp_path, server):
     helpers.download_corpus(folder, archives)
     assert len(requests) == 2
     assert len(helpers.list_speech(folder)) == len(helpers.list_noise(folder)) == 1
-    assert not (folder / "unpacking").exists()
+    assert {path.name for path in (folder / "archives").iterdir()} == {"mini.tar.gz", "master.zip"}
     helpers.download_corpus(folder, archives)
     assert len(requests) == 2
 
@@ -312,6 +313,23 @@ def test_download_goes_on_where_it_stopped(tmp_path, server):
     helpers.download_corpus(tmp_path / "corpus", archives[:1])
     helpers.download_corpus(tmp_path / "corpus", archives)
     assert requests == ["/mini.tar.gz", "/master.zip"]
+
+
+def test_downloads_at_once_leave_each_other_alone(tmp_path, server, monkeypatch):
+    archives, unpack, others = server[0], helpers._unpack, [KeyboardInterrupt, None]
+
+    def unpack_slowly(archive, folder):
+        unpack(archive, folder)
+        if others:
+            with contextlib.suppress(KeyboardInterrupt):  # another run, which is stopped, and one that is faster
+                if stopped := others.pop(0):
+                    monkeypatch.setattr(helpers, "_unpack", Mock(side_effect=stopped))
+                helpers.download_corpus(tmp_path / "corpus", archives)
+            monkeypatch.setattr(helpers, "_unpack", unpack_slowly)
+
+    monkeypatch.setattr(helpers, "_unpack", unpack_slowly)
+    helpers.download_corpus(tmp_path / "corpus", archives)
+    assert len(helpers.list_speech(tmp_path / "corpus")) == len(helpers.list_noise(tmp_path / "corpus")) == 1
 
 
 def closed_port():
@@ -508,6 +526,25 @@ def test_results_are_not_for_those_whom_their_folder_adds(tmp_path):
     assert (tmp_path / "out/deep").stat().st_mode & 0o777 == 0o700
 
 
+def test_parts_are_their_writers_from_the_first_moment_to_the_last(tmp_path, monkeypatch):
+    """Another run may look for abandoned ones before a writer has locked its own, and when it takes its name."""
+    replace, lock = os.replace, helpers.fcntl.flock
+
+    def meanwhile(step):
+        def with_another_run(*arguments):
+            if step is replace or arguments[1] == helpers.fcntl.LOCK_EX:
+                helpers.remove_abandoned(helpers.parts_below(tmp_path))
+            return step(*arguments)
+
+        return with_another_run
+
+    monkeypatch.setattr(os, "replace", meanwhile(replace))
+    monkeypatch.setattr(helpers.fcntl, "flock", meanwhile(lock))
+    with helpers.written_whole(tmp_path / "b.wav") as part:
+        part.write_bytes(b"a result")
+    assert (tmp_path / "b.wav").read_bytes() == b"a result"
+
+
 def test_result_that_is_removed_while_it_is_written(tmp_path):
     source = write(tmp_path / "a.wav")
     with pytest.raises(OSError, match="removed"), helpers.written_whole(tmp_path / "b.wav", source):
@@ -561,7 +598,7 @@ def test_abandoned_parts_are_removed_and_others_are_not(tmp_path):
     abandoned = tmp_path / f".{32 * 'a'}.part.wav"
     others = [tmp_path / name for name in (".a.part.wav", "a.part", f"{32 * 'a'}.part.wav")]
     for path in (abandoned, *others):
-        path.touch()
+        path.write_bytes(b"half a result")
     with helpers.written_whole(tmp_path / "b.wav") as part:
         helpers.remove_abandoned(tmp_path.glob(helpers.PARTS))
         assert part.exists() and not abandoned.exists()
@@ -579,7 +616,7 @@ def test_two_writers_do_not_meet(tmp_path):
 
 @pytest.mark.skipif(helpers.fcntl is None, reason="there are no such locks")
 def test_part_on_a_drive_whose_locks_shut_out_its_writer_has_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "truncate", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    monkeypatch.setattr(Path, "write_bytes", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
     with helpers.written_whole(tmp_path / "b.wav") as part, part.open("r+b") as file:
         helpers.fcntl.flock(file, helpers.fcntl.LOCK_EX | helpers.fcntl.LOCK_NB)
 

@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -580,6 +582,56 @@ def status_by_name(table):
     return {path.name: status for path, status in zip(table["path"], table["status"], strict=True)}
 
 
+def test_source_that_was_copied_meanwhile_is_denoised_again(tmp_path):
+    """Copies bear the time of day until they are whole, and then that of the original."""
+    source = write(tmp_path / "calls/a.wav", noise(99))
+    helpers.denoise_folder(source.parent, tmp_path / "out", HEARS_NO_NOISE)
+    write(source, noise(8000))
+    os.utime(source, (1e9, 1e9))
+    for status in ("done", "skipped"):
+        assert helpers.denoise_folder(source.parent, tmp_path / "out", HEARS_NO_NOISE)["status"].to_list() == [status]
+    assert sf.info(tmp_path / "out/a.wav").frames == 8000
+
+
+def test_result_that_was_changed_later_stays(tmp_path):
+    source = write(tmp_path / "calls/a.wav")
+    os.utime(source, (1e9, 1e9))
+    helpers.denoise_folder(source.parent, tmp_path / "out", HEARS_NO_NOISE)
+    time.sleep(0.01)
+    (tmp_path / "out/a.wav").touch()
+    assert helpers.denoise_folder(source.parent, tmp_path / "out", HEARS_NO_NOISE)["status"].to_list() == ["skipped"]
+
+
+def test_result_that_another_run_made_meanwhile_is_no_fault(tmp_path):
+    """Also in formats that bear no mark."""
+    for name in "ab":
+        write(tmp_path / f"calls/{name}.au")
+    helpers.denoise_folder(tmp_path / "calls", tmp_path / "other", HEARS_NO_NOISE)
+
+    class Slow(Fixed):
+        def predict_on_batch(self, inputs):
+            shutil.copy2(tmp_path / "other/b.au", tmp_path / "out/b.au")
+            return super().predict_on_batch(inputs)
+
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", Slow(0))
+    assert table["status"].to_list() == ["done", "done"]
+
+
+def test_results_that_are_removed_meanwhile_stop_nothing(tmp_path, monkeypatch):
+    write(tmp_path / "calls/a.wav")
+    (tmp_path / "out/old").mkdir(parents=True)
+    scandir = os.scandir
+
+    def removed(path):
+        if os.fspath(path).endswith("old"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", removed)
+    table = helpers.denoise_folder(tmp_path / "calls", tmp_path / "out", HEARS_NO_NOISE)
+    assert table["status"].to_list() == ["done"]
+
+
 def test_sample_format_can_not_be_given_in_place_of_overwrite(tmp_path):
     write(tmp_path / "calls/a.wav"), write(tmp_path / "out/a.wav", noise(99))
     before = contents(tmp_path)
@@ -854,7 +906,7 @@ def test_source_that_cannot_be_looked_at_stops_no_other(tmp_path):
 def test_folder_that_cannot_be_entered_stops_no_other(tmp_path, calls):
     write(calls / "locked/deep/b.wav")
     (tmp_path / "out/locked").mkdir(parents=True)
-    (tmp_path / f"out/locked/.{32 * 'a'}.part.wav").touch()
+    (tmp_path / f"out/locked/.{32 * 'a'}.part.wav").write_bytes(b"half a result")
     for folder in ("calls/locked", "out/locked"):
         (tmp_path / folder).chmod(0o644)
     if os.access(calls / "locked", os.X_OK):

@@ -1018,6 +1018,23 @@ def test_disk_that_fills_when_libsndfile_closes_the_file(tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
+def test_mark_that_does_not_reach_the_disk_is_told(tmp_path, monkeypatch):
+    """It lies behind the sound, and libsndfile does not tell."""
+    close = sf.SoundFile.close
+
+    def cut_when_closed(file):
+        name, writes = file.name, file.mode == "w" and not file.closed
+        close(file)
+        if writes and not isinstance(name, io.BytesIO):
+            os.truncate(name, os.path.getsize(name) - 40)
+
+    source = write(tmp_path / "a.wav")
+    monkeypatch.setattr(helpers.sf.SoundFile, "close", cut_when_closed)
+    with pytest.raises(OSError, match=r"b\.wav could not be written .*: check the disk"):
+        helpers.denoise_file(source, tmp_path / "b.wav", MODEL)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
 def test_result_that_can_not_be_begun_is_told_without_its_number(tmp_path, monkeypatch):
     open_file = sf.SoundFile
 

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import shutil
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -389,11 +391,29 @@ def test_train_goes_on_after_a_kill_in_its_first_epoch_or_behind_its_last(small_
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(helpers, "describe", killed)
         small_training(output, SAMPLE)
+    (tmp_path / f".{32 * 'a'}.part.keras").write_bytes(b"half a model")
     with pytest.raises(ValueError, match="unet-training holds a training with seed 0: repeat"):
         small_training(output, SAMPLE, seed=1)
     monkeypatch.setattr(keras.Model, "train_step", lambda *_, **__: pytest.fail("it trains again"))
     _, history = small_training(output, SAMPLE)
-    assert list(history["epoch"]) == [0, 1] and output.exists()
+    assert list(history["epoch"]) == [0, 1] and visible(tmp_path) == ["unet.json", "unet.keras", "unet.onnx"]
+    assert len(os.listdir(tmp_path)) == 3
+
+
+def test_train_that_was_killed_while_it_cleans_up_begins_anew(small_training, tmp_path, monkeypatch):
+    rmtree = shutil.rmtree
+
+    def remove_half(folder, *arguments, **options):
+        if "training" not in Path(folder).name:
+            return rmtree(folder, *arguments, **options)
+        (folder / "history.csv").write_text("")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", remove_half)
+        small_training(tmp_path / "unet.keras", SAMPLE, epochs=1)
+    _, history = small_training(tmp_path / "unet.keras", SAMPLE, epochs=1)
+    assert list(history["epoch"]) == [0]
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
