@@ -3076,17 +3076,17 @@ def _identity(path):
 def _is_done(source, target):
     """Whether `target` is the result of `source` as it is now: a result bears its source's time, or a later one.
 
-    If it bears the mark of another source it is not, but not all formats can bear one. Nor is it if the source got an
-    earlier time afterwards, as a copy does when it is whole.
+    If it bears the mark of another source it is not, but not all formats can bear one. Nor is one with a mark if the
+    source got an earlier time afterwards, as a copy does when it is whole.
     """
     if not (source.exists() and target.is_file() and target.stat().st_size) or _identity(target) == _identity(source):
         return False
     now, made = source.stat(), target.stat()
-    later = made.st_mtime_ns - now.st_mtime_ns  # by up to 2 s where the drive has no odd seconds
-    if later < 0 or (later > 2_000_000_000 and now.st_ctime_ns > made.st_mtime_ns):
+    later = made.st_mtime_ns - now.st_mtime_ns  # up to 2 s in a result, where the drive has no odd seconds
+    if later < 0:
         return False
-    marks = _marks(target)
-    return not marks or _mark(source) in marks
+    marks, is_of_a_part = _marks(target), later > 2_000_000_000 and now.st_ctime_ns > made.st_mtime_ns
+    return not marks or (_mark(source) in marks and not is_of_a_part)
 
 
 def _denoise_on(client, model, jobs):
