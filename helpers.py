@@ -3726,8 +3726,8 @@ def _parser():
     command.add_argument("--mix", type=float, default=1.0, help=shares)
     command.add_argument("--raw", choices=RAW, help="sample format of files without a header, of one channel")
     command.add_argument("--rate", type=int, help="their rate in Hz (default: that of their ending, else 8000)")
-    command.add_argument("--latency", type=float, default=0.5, help="of a stream, s that it lags behind (default: 0.5)")
-    again = "replace what is there already: results, which are skipped otherwise, and other files"
+    command.add_argument("--latency", type=float, default=0.5, help="how many s a stream lags behind (default: 0.5)")
+    again = "replace what is there already (else results in a folder are skipped, other files kept)"
     command.add_argument("--overwrite", action="store_true", help=again)
     command.add_argument("--processes", type=_count, default=1, help="of a folder, how many files at once (default: 1)")
     command.add_argument("--scheduler", help="address of a Dask cluster to denoise a folder on, as tcp://host:8786")
@@ -3742,7 +3742,7 @@ def _parser():
     command.add_argument("--learning-rate", type=float, default=1e-3, help="highest value (default: %(default)s)")
     command.add_argument("--start", type=_path, help="a trained model to go on from")
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    command = commands.add_parser("evaluate", help="measure noisy and enhanced files against clean ones")
+    command = commands.add_parser("evaluate", help="denoise noisy files, and measure both against clean ones")
     command.add_argument("--clean", type=_path, required=True, help="folder of clean files")
     command.add_argument("--noisy", type=_path, required=True, help="folder of noisy files with the same names")
     command.add_argument("--csv", type=_path, help="file to write the scores of each file to")
