@@ -126,7 +126,7 @@ def find_corpus(corpus=None):
     Raises FileNotFoundError if `$SPEECH_CORPUS` names no folder.
     """
     if corpus is not None:
-        return Path(corpus).expanduser()
+        return Path(os.path.expanduser(corpus))
     chosen = os.environ.get("SPEECH_CORPUS")
     if chosen:
         # A notebook's kernel starts in notebooks/, a script in the folder above: try the path from both.
@@ -240,7 +240,7 @@ def list_noise(corpus=None):
             if split != "train":
                 held_out.update(clip.filename.split("-")[1:2])
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
-        others = ("LibriSpeech", "speech", "rir", "archives")  # the last one is of `download_corpus`
+        others = ("LibriSpeech", "speech", "rir", "archives", "unpacking")  # the last two are of `download_corpus`
         if folder.is_dir() and folder.name not in others and not folder.name.startswith(("ESC-50", ".")):
             # Other sets come from Freesound as ESC-50 does, and their names begin with its number of the recording, or
             # as ESC-50's do: none may be in two splits.
@@ -504,12 +504,9 @@ def resample(signal, rate, new_rate):
     return fix_length(soxr.resample(signal.T.copy(), rate, new_rate).T, math.ceil(signal.shape[-1] * new_rate / rate))
 
 
-def _one_channel(signal):
-    """A signal as `to_float` gives it; raises ValueError if it is none of one channel."""
-    signal = to_float(signal)
-    if signal.ndim != 1:
-        raise ValueError(f"expected one channel (samples,), got the shape {signal.shape}: choose one by [0]")
-    return signal
+def _check_one_channel(signal):
+    if np.ndim(signal) != 1:
+        raise ValueError(f"expected one channel (samples,), got the shape {np.shape(signal)}: choose a channel")
 
 
 def fix_length(signal, size):
@@ -559,6 +556,9 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
     import pooch
 
     folder = Path(folder)
+    for left in folder.glob(".unpacking-*"):  # of runs that were killed
+        if time.time() - left.stat().st_mtime > 86_400:
+            shutil.rmtree(left, ignore_errors=True)
     for address, checksum, content in archives:
         if any(path.is_dir() for path in folder.glob(f"{content}*")):
             continue
@@ -568,7 +568,7 @@ def download_corpus(folder=ROOT / "data" / "corpus", archives=ARCHIVES):
             is_whole = checksum is not None
             # Moved into place when it is whole, so that an interrupted run leaves nothing that looks complete. Another
             # run may do the same.
-            with tempfile.TemporaryDirectory(dir=archive.parent, ignore_cleanup_errors=True) as unpacked:
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-", ignore_cleanup_errors=True) as unpacked:
                 _unpack(archive, unpacked)
                 (folder / content).parent.mkdir(parents=True, exist_ok=True)
                 for found in Path(unpacked).glob(f"{content}*"):
@@ -690,7 +690,8 @@ def telephone(signal, codec="ULAW", band_hz=(300, 3400)):
     """
     from scipy.signal import butter, sosfiltfilt
 
-    signal = _one_channel(signal)
+    _check_one_channel(signal)
+    signal = to_float(signal)
     if not np.isfinite(signal).all():  # the filter would spread them over all samples
         raise ValueError("samples are NaN or infinite: repair the recording first")
     codec = codec.upper()
@@ -2014,10 +2015,9 @@ def _sound_decoders():
     return ",".join(filter(decodes_sound, sorted(av.codecs_available)))
 
 
-def _tag_length(path):
-    """How many bytes the ID3 tag takes that a file begins with; 0 if there is none."""
-    with path.open("rb") as file:
-        tag = re.match(rb"ID3...(.{4})", file.read(10), re.DOTALL)
+def _tag_length(file):
+    """How many bytes the ID3 tag takes that an open file begins with; 0 if there is none."""
+    tag = re.match(rb"ID3...(.{4})", file.read(10), re.DOTALL)
     return 10 + sum(byte << 7 * i for i, byte in enumerate(reversed(tag[1]))) if tag else 0
 
 
@@ -2080,9 +2080,13 @@ class _Decoded(_Reader):
 
         named = next((name for name in DEMUXERS if ending[1:] in av.ContainerFormat(name, "r").extensions), None)
         open_as = functools.partial(av.open, f"file:{path}", options=options, metadata_errors="replace")
+        with path.open("rb") as file:
+            file.seek(start := _tag_length(file))
+            head = file.read(2).ljust(2, b"\0")
+        is_mp3 = head[0] == 0xFF and head[1] & 0xE6 == 0xE2  # else FFmpeg takes for it what follows a tag beyond 1 MB
+        has_no_head = ending in (".g722", ".g729") or (start > 1_000_000 and not is_mp3)
         try:
-            # Those two have no header, and what follows a tag of more than 1 MB FFmpeg takes for MP3.
-            return open_as(format=named if ending in (".g722", ".g729") or _tag_length(path) > 1_000_000 else None)
+            return open_as(format=named if has_no_head else None)
         except av.InvalidDataError:
             return open_as(format=named)
 
@@ -2096,7 +2100,7 @@ class _Decoded(_Reader):
             return None
         if self.format == "mp3":  # only this frame tells it
             with self.path.open("rb") as file:
-                file.seek(_tag_length(self.path))  # with a picture it may be large
+                file.seek(_tag_length(file))  # with a picture it may be large
                 if not re.search(rb"Xing|Info|VBRI", file.read(1 << 16)):
                     return None
         if self.stream.duration and self.format != "asf":
@@ -2723,12 +2727,18 @@ def limited(enhanced, noisy, subtype):
 
 TAGS = ("title", "artist", "date", "comment", "album", "genre", "copyright", "tracknumber", "license")
 MARK = "denoised "  # how the tag begins by which a result is known
+MARKED = re.compile(rf"{MARK}[0-9a-f]{{12}}(?:\.[0-9a-f]{{4}})?")  # earlier ones do not tell the size
 
 
 def _mark(source):
-    """What a result bears in a tag, where its format has one that is free: a hash of its source's path."""
+    """How the tag begins that a result bears, where its format has one that is free: a hash of its source's path."""
     path = os.path.normcase(source.resolve())
-    return MARK + hashlib.sha256(os.fsencode(path)).hexdigest()[:12]  # ID3v1 has room for 28 letters
+    return MARK + hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+
+
+def _mark_of(source, size):
+    """The whole of this tag, with the end of the size of its source: ID3v1 has room for 28 letters."""
+    return f"{_mark(source)}.{size % (1 << 16):04x}"
 
 
 def _marks(target):
@@ -2739,12 +2749,12 @@ def _marks(target):
         ends = file.read(1 << 16)
         file.seek(max(0, target.stat().st_size - (1 << 16)))
         ends += file.read()
-    return [mark.decode() for mark in re.findall(MARK.encode() + b"[0-9a-f]{12}", ends)]
+    return MARKED.findall(ends.decode("latin-1"))
 
 
 def _check_replaceable(source, target):
     """Raise ValueError if a target exists, and is not known to be an earlier result of `source`."""
-    if os.path.lexists(target) and _mark(source) not in _marks(target):
+    if os.path.lexists(target) and not any(mark.startswith(_mark(source)) for mark in _marks(target)):
         known = f"{target} is not known to be a result of {source} (not all formats and versions mark them)"
         raise ValueError(f"{known}: name another target, or replace it by --overwrite")
 
@@ -2765,7 +2775,7 @@ def _write(path, store, audio, audio_format, subtype, peak, mark):
     tags = {name: audio.tags[name] for name in TAGS if name in audio.tags}
     is_late = audio_format in MARKED_LATE
     if audio_format == "MP3":  # which has no tag for software
-        comment = re.sub(f"{MARK}[0-9a-f]{{12}} ?", "", tags.get("comment", ""))
+        comment = re.sub(f"{MARKED.pattern} ?", "", tags.get("comment", ""))
         tags["comment"] = f"{mark['software']} {comment}".strip()
     elif not is_late:
         tags = mark | tags  # first, since `_marks` reads the ends of a file alone
@@ -2852,7 +2862,15 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, *, raw=None, rate
                     # libsndfile takes the byte that fills up an odd number of bytes for a sample.
                     subtype = "PCM_16" if subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_S8") else subtype
                 store.seek(0)
-                _write(part, store, audio, audio_format, subtype, peak if clips else 1, {"software": _mark(source)})
+                _write(
+                    part,
+                    store,
+                    audio,
+                    audio_format,
+                    subtype,
+                    peak if clips else 1,
+                    {"software": _mark_of(source, begun.st_size)},
+                )
                 _check_written(part, length, audio.rate, audio_format)
                 if not overwrite:  # it may have come meanwhile
                     _check_replaceable(source, target)
@@ -2946,6 +2964,9 @@ def _try_denoise(model, source, target, mix, overwrite, raw=None, rate=None):
             if overwrite or not _is_done(source, target):  # another run may be faster
                 denoise_file(source, target, model, mix, raw=raw, rate=rate, overwrite=overwrite)
         except (OSError, ValueError) as error:
+            with contextlib.suppress(OSError):
+                if not overwrite and _is_done(source, target):  # another run was faster
+                    return "", ""
             return _sentence(error), ""
         except MemoryError as error:
             return _escaped(f"{source}: {_sentence(error)}"), ""
@@ -3076,17 +3097,15 @@ def _identity(path):
 def _is_done(source, target):
     """Whether `target` is the result of `source` as it is now: a result bears its source's time, or a later one.
 
-    If it bears the mark of another source it is not, but not all formats can bear one. Nor is one with a mark if the
-    source got an earlier time afterwards, as a copy does when it is whole.
+    If its mark tells of another source, or of another size, as a copy that is under way has, it is not; but not all
+    formats can bear one.
     """
     if not (source.exists() and target.is_file() and target.stat().st_size) or _identity(target) == _identity(source):
         return False
-    now, made = source.stat(), target.stat()
-    later = made.st_mtime_ns - now.st_mtime_ns  # up to 2 s in a result, where the drive has no odd seconds
-    if later < 0:
+    now, marks = source.stat(), _marks(target)
+    if now.st_mtime_ns > target.stat().st_mtime_ns:
         return False
-    marks, is_of_a_part = _marks(target), later > 2_000_000_000 and now.st_ctime_ns > made.st_mtime_ns
-    return not marks or (_mark(source) in marks and not is_of_a_part)
+    return not marks or _mark(source) in marks or _mark_of(source, now.st_size) in marks
 
 
 def _denoise_on(client, model, jobs):
@@ -3505,7 +3524,8 @@ def _axes(ax, figsize=(9, 2.5)):
 
 def plot_waveform(signal, title="", ax=None):
     """Plot a signal `(samples,)` at 8 kHz over time in seconds, on the scale from -1 to 1; returns the axes."""
-    signal, ax = _one_channel(signal), _axes(ax)
+    _check_one_channel(signal)
+    ax = _axes(ax)
     ax.plot(np.arange(len(signal)) / SAMPLE_RATE, signal, linewidth=0.5)
     ax.set(xlabel="time (s)", ylabel="amplitude", ylim=(-1, 1), xlim=(0, len(signal) / SAMPLE_RATE))
     ax.set_title(title, parse_math=False)
@@ -3928,6 +3948,8 @@ def main(arguments=None):
         return 128 + 13  # SIGPIPE, by which other programs end then
     except BaseException as error:
         if stopped_by:  # of which libraries may make another error
+            for number in STOPS:
+                signals.signal(number, signals.SIG_IGN)
             promise = "" if streams else ": nothing is half written, start it again to go on"
             with contextlib.suppress(OSError):  # the terminal may be closed
                 print(f"error: interrupted{promise}", file=sys.stderr)

@@ -131,7 +131,8 @@ def test_file_that_states_no_length_is_left_out(corpus):
 
 
 def test_what_a_download_left_is_no_noise(corpus):
-    write(corpus / "archives/tmp123/LibriSpeech/a.flac")
+    for name in ("archives", "unpacking", ".unpacking-123"):
+        write(corpus / name / "LibriSpeech/a.flac")
     write(corpus / ".Trash-0/a.wav")
     assert set(helpers.list_noise(corpus)["category"]) == {"rain", "fan"}
 
@@ -303,7 +304,7 @@ def test_download(tmp_path, server):
     helpers.download_corpus(folder, archives)
     assert len(requests) == 2
     assert len(helpers.list_speech(folder)) == len(helpers.list_noise(folder)) == 1
-    assert {path.name for path in (folder / "archives").iterdir()} == {"mini.tar.gz", "master.zip"}
+    assert {path.name for path in folder.iterdir()} == {"archives", "LibriSpeech", "ESC-50-master"}
     helpers.download_corpus(folder, archives)
     assert len(requests) == 2
 
@@ -313,6 +314,14 @@ def test_download_goes_on_where_it_stopped(tmp_path, server):
     helpers.download_corpus(tmp_path / "corpus", archives[:1])
     helpers.download_corpus(tmp_path / "corpus", archives)
     assert requests == ["/mini.tar.gz", "/master.zip"]
+
+
+def test_download_removes_what_killed_ones_left_days_ago(tmp_path, server):
+    for name in ("new", "old"):
+        (tmp_path / f".unpacking-{name}").mkdir()
+    os.utime(tmp_path / ".unpacking-old", (1e9, 1e9))
+    helpers.download_corpus(tmp_path, server[0])
+    assert [path.name for path in tmp_path.glob(".*")] == [".unpacking-new"]
 
 
 def test_downloads_at_once_leave_each_other_alone(tmp_path, server, monkeypatch):

@@ -800,6 +800,13 @@ def test_recording_behind_a_large_picture_is_known_by_its_ending(tmp_path, pictu
     assert np.array_equal(*(helpers.read_audio(path)[0] for path in (whole, tagged)))
 
 
+@pytest.mark.parametrize("ending", ["m4a", "aac", "flac", "ogg"])
+def test_mp3_behind_a_large_picture_is_known_by_its_content(tmp_path, picture, ending):
+    write(tmp_path / "a.mp3", speech_like(9), format="MP3")
+    tagged = with_bytes(tmp_path / f"b.{ending}", picture + (tmp_path / "a.mp3").read_bytes())
+    assert np.array_equal(*(helpers.read_audio(path)[0] for path in (tmp_path / "a.mp3", tagged)))
+
+
 @pytest.mark.filterwarnings("ignore:.*seems to have been cut")
 @pytest.mark.parametrize("tagged", [False, True])
 @pytest.mark.parametrize(("start", "end"), [(5000, None), (0, -5000)])

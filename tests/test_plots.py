@@ -34,6 +34,10 @@ def test_plots(plot, x_label, y_label):
         assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("$1_$2", x_label, y_label)  # no formula
 
 
+def test_waveform_of_whole_numbers_is_drawn_as_it_is():
+    assert helpers.plot_waveform([0, 1, -1, 0]).lines[0].get_ydata().tolist() == [0, 1, -1, 0]
+
+
 def test_plots_tell_the_unit_of_colours():
     for plot, label in ((helpers.plot_spectrogram, "level (dB)"), (helpers.plot_phase, "phase (rad)")):
         bar = plot(helpers.stft(noise(8064))).figure.axes[1]
