@@ -3239,6 +3239,16 @@ def encode(signal, raw="ulaw"):
     return coded.getvalue()
 
 
+def _made_blocking(stream):
+    """Make a stream wait, as a pause is no end; returns whether it did not, which all who share it can bring about."""
+    try:
+        waits = os.get_blocking(stream.fileno())
+        os.set_blocking(stream.fileno(), True)
+    except (AttributeError, OSError):  # it is no file
+        return False
+    return not waits
+
+
 def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, *, raw=None, rate=None):
     """Denoise a stream of bytes into another as it comes: WAV, also of unknown length, or samples without a header.
 
@@ -3279,7 +3289,9 @@ def denoise_pipe(source, target, latency=0.5, model=RUNTIME_MODEL, mix=1.0, *, r
         nonlocal interrupted
         try:
             with held.released():
-                return source.read1(min(left, 1 << 16))
+                while not (data := source.read1(min(left, 1 << 16))) and _made_blocking(source):
+                    pass
+                return data
         except KeyboardInterrupt as error:  # what came before is still to be denoised
             interrupted = error
             return b""
@@ -3815,9 +3827,8 @@ def _run_denoise(sources, target, latency, processes, scheduler, overwrite, **op
             raise ValueError("- stands for standard input and output: name it for both, and nothing else")
         if sys.stdin is None or sys.stdout is None:
             raise ValueError("standard input or output is closed: connect it to what sends or receives the stream")
-        for stream in (sys.stdin, sys.stdout):  # they may not want to wait, and a pause is no end
-            with contextlib.suppress(AttributeError, OSError):
-                os.set_blocking(stream.fileno(), True)
+        for stream in (sys.stdin, sys.stdout):
+            _made_blocking(stream)
         output = sys.stdout.buffer
         is_raw = isinstance(output, io.RawIOBase)  # under python -u; it may write a part alone
         with open(output.fileno(), "wb", closefd=False) if is_raw else contextlib.nullcontext(output) as target:

@@ -495,12 +495,15 @@ def test_pause_of_an_input_that_does_not_wait_is_no_end(command):
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     with subprocess.Popen([*command, "--raw", "ulaw"], stdin=reader, stdout=subprocess.PIPE) as process:
-        os.write(writer, bytes(8000))
-        assert process.stdout.read(2000)  # it has read what there is
+        for _ in range(2):
+            os.write(writer, bytes(8000))
+            assert process.stdout.read(2000)  # it has read what there is
+            os.set_blocking(reader, False)  # who shares it can do so at any time
+        time.sleep(0.2)
         os.write(writer, bytes(8000))
         os.close(writer)
         os.close(reader)
-        assert len(process.stdout.read()) == 14_000
+        assert len(process.stdout.read()) == 20_000
     assert process.returncode == 0
 
 
