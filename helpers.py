@@ -240,7 +240,7 @@ def list_noise(corpus=None):
             if split != "train":
                 held_out.update(clip.filename.split("-")[1:2])
     for folder in sorted(corpus.iterdir() if corpus.is_dir() else []):
-        others = ("LibriSpeech", "speech", "rir", "archives", "unpacking")  # the last two are of `download_corpus`
+        others = ("LibriSpeech", "speech", "rir", "archives", "unpacking")  # the last two of `download_corpus`
         if folder.is_dir() and folder.name not in others and not folder.name.startswith(("ESC-50", ".")):
             # Other sets come from Freesound as ESC-50 does, and their names begin with its number of the recording, or
             # as ESC-50's do: none may be in two splits.
@@ -2727,7 +2727,7 @@ def limited(enhanced, noisy, subtype):
 
 TAGS = ("title", "artist", "date", "comment", "album", "genre", "copyright", "tracknumber", "license")
 MARK = "denoised "  # how the tag begins by which a result is known
-MARKED = re.compile(rf"{MARK}[0-9a-f]{{12}}(?:\.[0-9a-f]{{4}})?")  # earlier ones do not tell the size
+MARKED = re.compile(rf"{MARK}[0-9a-f]{{12}}(?:\.[0-9a-f]{{4}})?")  # earlier ones tell neither size nor time
 
 
 def _mark(source):
@@ -2736,9 +2736,10 @@ def _mark(source):
     return MARK + hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
-def _mark_of(source, size):
-    """The whole of this tag, with the end of the size of its source: ID3v1 has room for 28 letters."""
-    return f"{_mark(source)}.{size % (1 << 16):04x}"
+def _mark_of(source, status):
+    """The whole of this tag, with a hash of its source's size and time: ID3v1 has room for 28 letters."""
+    state = f"{status.st_size} {status.st_mtime_ns}"
+    return f"{_mark(source)}.{hashlib.sha256(state.encode()).hexdigest()[:4]}"
 
 
 def _marks(target):
@@ -2747,7 +2748,7 @@ def _marks(target):
         return []
     with target.open("rb") as file:
         ends = file.read(1 << 16)
-        file.seek(max(0, target.stat().st_size - (1 << 16)))
+        file.seek(max(file.tell(), target.stat().st_size - (1 << 16)))
         ends += file.read()
     return MARKED.findall(ends.decode("latin-1"))
 
@@ -2761,8 +2762,10 @@ def _check_replaceable(source, target):
 
 def _set_tags(file, tags):
     """Give a file that is being written tags, a dict, as far as its format can hold them."""
-    is_long = any(len(text.encode()) > 28 for text in tags.values())  # LAME adds ID3v2, in which it is Latin-1
-    encoding = "latin-1" if file.format == "MP3" and is_long else "utf-8"
+    encoding = "utf-8"
+    if file.format == "MP3" and any(len(text.encode()) > 28 for text in tags.values()):
+        encoding = "latin-1"  # that of ID3v2, which LAME adds if a text has more than 30 letters
+        tags = tags | {"comment": tags["comment"].ljust(31)}
     for name, text in tags.items():
         sf._snd.sf_set_string(file._file, sf._str_types[name], text.encode(encoding, "replace"))
 
@@ -2869,7 +2872,7 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, *, raw=None, rate
                     audio_format,
                     subtype,
                     peak if clips else 1,
-                    {"software": _mark_of(source, begun.st_size)},
+                    {"software": _mark_of(source, begun)},
                 )
                 _check_written(part, length, audio.rate, audio_format)
                 if not overwrite:  # it may have come meanwhile
@@ -3097,15 +3100,15 @@ def _identity(path):
 def _is_done(source, target):
     """Whether `target` is the result of `source` as it is now: a result bears its source's time, or a later one.
 
-    If its mark tells of another source, or of another size, as a copy that is under way has, it is not; but not all
-    formats can bear one.
+    If its mark tells of another source, or of another size or time, as a copy that is under way has, it is not; but not
+    all formats can bear one.
     """
     if not (source.exists() and target.is_file() and target.stat().st_size) or _identity(target) == _identity(source):
         return False
     now, marks = source.stat(), _marks(target)
     if now.st_mtime_ns > target.stat().st_mtime_ns:
         return False
-    return not marks or _mark(source) in marks or _mark_of(source, now.st_size) in marks
+    return not marks or _mark(source) in marks or _mark_of(source, now) in marks
 
 
 def _denoise_on(client, model, jobs):
@@ -3959,8 +3962,6 @@ def main(arguments=None):
         return 128 + 13  # SIGPIPE, by which other programs end then
     except BaseException as error:
         if stopped_by:  # of which libraries may make another error
-            for number in STOPS:
-                signals.signal(number, signals.SIG_IGN)
             promise = "" if streams else ": nothing is half written, start it again to go on"
             with contextlib.suppress(OSError):  # the terminal may be closed
                 print(f"error: interrupted{promise}", file=sys.stderr)
@@ -3973,4 +3974,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    for number in STOPS:
+        signals.signal(number, signals.SIG_IGN)  # all is done: who waits is to see the status
+    sys.exit(status)

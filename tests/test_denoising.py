@@ -582,16 +582,24 @@ def status_by_name(table):
     return {path.name: status for path, status in zip(table["path"], table["status"], strict=True)}
 
 
+@pytest.mark.parametrize("n_samples", [800, 8000])  # some programs reserve the room for all of it first
 @pytest.mark.parametrize("ending", [".wav", ".flac", ".mp3", ".ogg"])
-def test_source_that_was_copied_meanwhile_is_denoised_again(tmp_path, ending):
+def test_source_that_was_copied_meanwhile_is_denoised_again(tmp_path, ending, n_samples):
     """Copies bear the time of day until they are whole, and then that of the original."""
-    source = write(tmp_path / f"calls/a{ending}", noise(800))
+    source = write(tmp_path / f"calls/a{ending}", noise(8000)[:n_samples])
     helpers.denoise_folder(source.parent, tmp_path / "out", HEARS_NO_NOISE)
     write(source, noise(8000))
     os.utime(source, (1e9, 1e9))
     for status in ("done", "skipped"):
         assert helpers.denoise_folder(source.parent, tmp_path / "out", HEARS_NO_NOISE)["status"].to_list() == [status]
     assert sf.info(tmp_path / f"out/a{ending}").frames == pytest.approx(8000, abs=2400)
+
+
+@pytest.mark.parametrize("n_samples", [32_719, 32_722, 32_725])  # 64 kB end within the mark
+def test_mark_is_read_once(tmp_path, n_samples):
+    source = write(tmp_path / "a.wav", noise(n_samples))
+    helpers.denoise_file(source, tmp_path / "b.wav", HEARS_NO_NOISE)
+    assert helpers._marks(tmp_path / "b.wav") == [helpers._mark_of(source, source.stat())]
 
 
 def test_result_that_was_changed_later_stays(tmp_path):

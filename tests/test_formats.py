@@ -1231,6 +1231,16 @@ def test_tags_are_carried_over(tmp_path, ending):
         assert "title" in held
 
 
+@pytest.mark.parametrize("comment", ["ü", "für", "Grüße", "Grüße aus Köln und Zürich"])
+def test_comments_of_mp3_are_not_ascii_alone(tmp_path, comment):
+    with sf.SoundFile(tmp_path / "a.flac", "w", RATE, 1) as file:
+        file.comment = comment
+        file.write(speech_like())
+    helpers.denoise_file(tmp_path / "a.flac", tmp_path / "b.mp3", MODEL)
+    with helpers.open_audio(tmp_path / "b.mp3") as audio:
+        assert audio.tags["comment"].strip().endswith(f" {comment}")
+
+
 def test_long_tags_of_mp3_are_not_ascii_alone(tmp_path):
     with sf.SoundFile(tmp_path / "a.flac", "w", RATE, 1) as file:
         file.title, file.comment = "Zoë grün", "Agent 12 of the team of Zoë"
