@@ -2738,7 +2738,7 @@ def _mark(source):
 
 def _mark_of(source, status):
     """The whole of this tag, with a hash of its source's size and time: ID3v1 has room for 28 letters."""
-    state = f"{status.st_size} {status.st_mtime_ns}"
+    state = f"{status.st_size} {status.st_mtime_ns // 10**9}"  # whole seconds, as not all systems tell more
     return f"{_mark(source)}.{hashlib.sha256(state.encode()).hexdigest()[:4]}"
 
 
@@ -2865,15 +2865,8 @@ def denoise_file(source, target, model=RUNTIME_MODEL, mix=1.0, *, raw=None, rate
                     # libsndfile takes the byte that fills up an odd number of bytes for a sample.
                     subtype = "PCM_16" if subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_S8") else subtype
                 store.seek(0)
-                _write(
-                    part,
-                    store,
-                    audio,
-                    audio_format,
-                    subtype,
-                    peak if clips else 1,
-                    {"software": _mark_of(source, begun)},
-                )
+                mark = {"software": _mark_of(source, begun)}
+                _write(part, store, audio, audio_format, subtype, peak if clips else 1, mark)
                 _check_written(part, length, audio.rate, audio_format)
                 if not overwrite:  # it may have come meanwhile
                     _check_replaceable(source, target)
