@@ -317,7 +317,7 @@ def written_whole(path, source=None, opened=None):
                 with contextlib.suppress(OSError):  # not all network drives have locks
                     fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives: see `remove_abandoned`
                     try:
-                        written.write_bytes(b"\0")
+                        written.write_bytes(b"\0")  # an empty one is taken for not locked yet
                     except OSError:  # on SMB a lock shuts out what is opened again, as libraries do
                         fcntl.flock(file, fcntl.LOCK_UN)
             yield written
@@ -3098,9 +3098,10 @@ def _is_done(source, target):
     """
     if not (source.exists() and target.is_file() and target.stat().st_size) or _identity(target) == _identity(source):
         return False
-    now, marks = source.stat(), _marks(target)
+    now = source.stat()
     if now.st_mtime_ns > target.stat().st_mtime_ns:
         return False
+    marks = _marks(target)
     return not marks or _mark(source) in marks or _mark_of(source, now) in marks
 
 
